@@ -1,0 +1,40 @@
+// Matmul: y[n, rows] = x[n, cols] * W[rows, cols]^T (+ bias[rows]) (+ y), FP32 accumulation.
+//
+// W is read in place, in any DType, straight from the model file's blocks. For quantised types x is
+// first quantised to int8 blocks (32 values and one f32 scale for the *_0 and *_1 types, 256 for
+// the K types, with the block sums the formats with a minimum need); for F32/F16/BF16 x stays f32.
+// Several targets may share one x (q, k and v; gate and up): it is quantised once.
+#ifndef MILLRACE_KERNELS_MATMUL_H_
+#define MILLRACE_KERNELS_MATMUL_H_
+
+#include <cstddef>
+
+#include "absl/types/span.h"
+#include "kernels/cpu_context.h"
+#include "kernels/views.h"
+
+namespace millrace {
+
+struct MatmulTarget {
+  WeightView w;                 // [rows, cols]
+  const float* bias = nullptr;  // [rows] f32 or null
+  FloatView y;                  // [n, rows]
+  bool accumulate = false;      // add to what y holds (the residual stream)
+};
+
+// Scratch for any Matmul of up to n rows of x and up to `cols` columns with `threads` threads.
+size_t MatmulScratchBytes(int64_t n, int64_t cols, int threads);
+
+// All targets have w.cols == x.cols, y.rows == x.rows, y.cols == w.rows (CHECKed).
+// n = 1 runs matrix-vector kernels; larger n unpacks tiles of W once and reuses them for all rows.
+void Matmul(const CpuContext& ctx, FloatView x, absl::Span<const MatmulTarget> targets);
+
+// Scalar reference: W dequantised by DequantizeRow, x NOT quantised, double accumulators.
+void MatmulReference(FloatView x, const MatmulTarget& target);
+
+// Dequantises one row of `cols` values.
+void DequantizeRow(DType dtype, const void* row, int64_t cols, float* out);
+
+}  // namespace millrace
+
+#endif  // MILLRACE_KERNELS_MATMUL_H_

@@ -1,0 +1,42 @@
+// ThreadPool: runs one parallel loop at a time over a fixed set of threads, the caller included.
+//
+// 1. A pool of N threads starts N - 1; the calling thread is the N-th. Nothing is pinned.
+// 2. ParallelFor(n, grain, f) calls f(begin, end, thread) until [0, n) is covered, each index once,
+//    chunks of at most `grain` handed out dynamically; it returns when all are done. `thread` is in
+//    [0, size()), stable within one call, so per-thread scratch may be indexed by it.
+// 3. Workers spin for some microseconds after a loop (decode issues hundreds of short loops per
+//    token), then sleep: an idle pool uses no CPU.
+// 4. ParallelFor is called by one thread at a time (the device's owner) and does not nest.
+// 5. f must not throw.
+#ifndef MILLRACE_KERNELS_THREAD_POOL_H_
+#define MILLRACE_KERNELS_THREAD_POOL_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/functional/function_ref.h"
+
+namespace millrace {
+
+class ThreadPool {
+ public:
+  explicit ThreadPool(int threads);  // clamped to at least 1
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const;
+  void ParallelFor(int64_t n, int64_t grain,
+                   absl::FunctionRef<void(int64_t begin, int64_t end, int thread)> f);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Threads this process may really use: the affinity mask and the cgroup CPU quota, at least 1.
+int UsableThreads();
+
+}  // namespace millrace
+
+#endif  // MILLRACE_KERNELS_THREAD_POOL_H_

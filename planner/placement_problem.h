@@ -1,0 +1,37 @@
+// The planner's question, as plain values. No file, no GPU, no clock: whoever asks fills it in.
+#ifndef MILLRACE_PLANNER_PLACEMENT_PROBLEM_H_
+#define MILLRACE_PLANNER_PLACEMENT_PROBLEM_H_
+
+#include <string>
+#include <vector>
+
+#include "proto/activation_needs.h"
+#include "proto/bytes.h"
+#include "proto/cluster_spec.h"
+#include "proto/model_spec.h"
+#include "proto/placement_plan.h"
+
+namespace millrace {
+
+// A user's wish: blocks whose name matches `pattern` (glob: * and ?) get this home and/or device.
+struct Pin {
+  std::string pattern;  // "blk.*.ffn"
+  std::string target;   // "host", "device", "gpu0", "worker-1", "worker-1/cpu"
+};
+
+struct PlacementProblem {
+  std::string model_reference;  // copied into the plan
+  ModelSpec model;
+  ClusterSpec cluster;
+  int context = 0;  // tokens per slot; the caller has resolved defaults
+  int slots = 1;
+  DType kv_type = DType::kF16;
+  int max_pass_tokens = 512;
+  int expected_prompt_tokens = 512;  // for the predicted time to first token
+  ActivationNeeds activations;
+  std::vector<Pin> pins;
+};
+
+}  // namespace millrace
+
+#endif  // MILLRACE_PLANNER_PLACEMENT_PROBLEM_H_

@@ -1,0 +1,42 @@
+// Solve: the exact search for the fastest placement that fits.
+#ifndef MILLRACE_PLANNER_SOLVER_H_
+#define MILLRACE_PLANNER_SOLVER_H_
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "planner/placement_problem.h"
+#include "proto/placement_plan.h"
+
+namespace millrace {
+
+// Why nothing fits: an answer, not an error.
+struct Infeasibility {
+  std::string summary;                    // one sentence for people
+  std::vector<std::string> smallest_set;  // block names that together cannot be placed
+  Bytes needed;                           // by that set, all purposes
+  Bytes available;                        // to it
+  // The nearest budget that would do: "worker-1/cpu: 14.2 MiB instead of 8 MiB".
+  struct BudgetFix {
+    WorkerId worker;
+    std::string memory;
+    Bytes budget;
+    Bytes wanted;
+  };
+  std::vector<BudgetFix> nearest_budget;
+};
+
+// Exactly one of the two is set. Deterministic: equal problems give equal plans.
+struct SolveResult {
+  std::optional<PlacementPlan> plan;
+  std::optional<Infeasibility> infeasible;
+};
+
+// InvalidArgument when the problem itself is malformed (no hosts, a pin that names nothing, a
+// context of zero): the message names the field. Thread-safe: pure.
+absl::StatusOr<SolveResult> Solve(const PlacementProblem& problem);
+
+}  // namespace millrace
+
+#endif  // MILLRACE_PLANNER_SOLVER_H_

@@ -1,0 +1,67 @@
+#include "proto/placement_plan.h"
+
+#include <cstring>
+
+#include "absl/strings/str_format.h"
+#include "proto/model_spec.h"
+
+namespace millrace {
+namespace {
+
+// FNV-1a, 64 bit (http://www.isthe.com/chongo/tech/comp/fnv/): stable across builds and machines.
+class Fnv1a {
+ public:
+  void Add(absl::string_view bytes) {
+    for (unsigned char c : bytes) state_ = (state_ ^ c) * 0x100000001b3ull;
+    state_ = (state_ ^ 0xff) * 0x100000001b3ull;  // separates fields
+  }
+  void Add(int64_t v) {
+    char raw[8];
+    std::memcpy(raw, &v, 8);
+    Add(absl::string_view(raw, 8));
+  }
+  uint64_t value() const { return state_; }
+
+ private:
+  uint64_t state_ = 0xcbf29ce484222325ull;
+};
+
+}  // namespace
+
+absl::string_view PurposeName(Purpose purpose) {
+  switch (purpose) {
+    case Purpose::kWeights:
+      return "weights";
+    case Purpose::kKvCache:
+      return "kv cache";
+    case Purpose::kActivations:
+      return "activations";
+    case Purpose::kOverhead:
+      return "overhead";
+    case Purpose::kStreamRing:
+      return "stream ring";
+  }
+  return "?";
+}
+
+std::string FingerprintOf(const ModelSpec& model) {
+  Fnv1a hash;
+  hash.Add(model.architecture);
+  hash.Add(model.vocab);
+  hash.Add(model.d_model);
+  for (const LayerSpec& layer : model.layers) {
+    hash.Add(layer.heads);
+    hash.Add(layer.kv_heads);
+    hash.Add(layer.head_dim);
+    hash.Add(layer.d_ff);
+  }
+  for (const TensorSpec& t : model.tensors) {
+    hash.Add(t.name);
+    hash.Add(static_cast<int64_t>(t.dtype));
+    for (int64_t d : t.shape) hash.Add(d);
+    hash.Add(t.size.count());
+  }
+  return absl::StrFormat("%016x", hash.value());
+}
+
+}  // namespace millrace

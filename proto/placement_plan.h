@@ -1,0 +1,100 @@
+// PlacementPlan: what goes where, what every byte is for, and how fast it will be. Immutable once
+// made, versioned, stamped with an epoch by whoever puts it into service.
+#ifndef MILLRACE_PROTO_PLACEMENT_PLAN_H_
+#define MILLRACE_PROTO_PLACEMENT_PLAN_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "proto/bytes.h"
+#include "proto/cluster_spec.h"
+#include "proto/dtype.h"
+#include "proto/ids.h"
+
+namespace millrace {
+
+inline constexpr int kPlanFormatVersion = 1;
+
+enum class Home : uint8_t { kDevice, kHost };  // where a block's weights live
+
+// A contiguous run of blocks on one device of one worker. Stages are ordered; stage i's hidden
+// states go to stage i + 1.
+struct Stage {
+  WorkerId worker;
+  DeviceId device;
+  DeviceKind device_kind = DeviceKind::kCpu;
+  std::string address;  // of the worker; empty for the process itself
+  int first_block = 0;  // indices into BlocksOf(model)
+  int end_block = 0;    // exclusive
+};
+
+// How one block is held and used.
+struct BlockPlacement {
+  int block = 0;
+  std::string name;  // BlockName
+  int stage = 0;
+  Home home = Home::kDevice;
+  // Host-homed blocks of a GPU stage: passes of up to this many tokens are computed by the CPU,
+  // larger ones stream to the device. 0 = always stream. A CPU stage computes every pass itself.
+  int host_route_max_tokens = 0;
+  Bytes weights;          // resident bytes; 0 for bytes shared with another block
+  std::string precision;  // storage types in the block, e.g. "q4_K q6_K"
+};
+
+enum class Purpose : uint8_t { kWeights, kKvCache, kActivations, kOverhead, kStreamRing };
+
+// One line of the ledger. `memory` is a device id, or "host" for host memory taken beside a GPU.
+struct LedgerEntry {
+  WorkerId worker;
+  std::string memory;
+  Purpose purpose{};
+  Bytes bytes;  // upper bound
+};
+
+// Per memory: what may be used and what the plan uses.
+struct LedgerTotal {
+  WorkerId worker;
+  std::string memory;
+  Bytes budget;
+  Bytes used;
+};
+
+struct Prediction {
+  absl::Duration ttft;  // for a prompt of `prompt_tokens`
+  int prompt_tokens = 0;
+  absl::Duration time_per_token;  // decode, batch 1
+  double decode_tokens_per_second = 0;
+  double prefill_tokens_per_second = 0;
+  std::vector<absl::Duration> stage_time_per_token;  // by stage, hops excluded
+  absl::Duration hop_time_per_token;
+};
+
+struct PlacementPlan {
+  int format_version = kPlanFormatVersion;
+  Epoch epoch;
+  std::string model;              // the reference it was planned for, as given
+  std::string model_fingerprint;  // FingerprintOf(ModelSpec): workers refuse another model
+  int context = 0;                // tokens per slot
+  int slots = 1;                  // sequences that may run together
+  DType kv_type = DType::kF16;
+  int max_pass_tokens = 512;  // largest pass; prompts are prefilled in chunks of this
+  std::vector<Stage> stages;
+  std::vector<BlockPlacement> blocks;
+  std::vector<LedgerEntry> ledger;
+  std::vector<LedgerTotal> totals;
+  Prediction predicted;
+  std::string binding_constraint;  // a sentence: what limits decode speed
+};
+
+absl::string_view PurposeName(Purpose purpose);
+
+struct ModelSpec;
+// 16 hex digits over the architecture, dimensions, tensor names, types, shapes and sizes. Equal for
+// equal models in different folders; not a hash of the weights.
+std::string FingerprintOf(const ModelSpec& model);
+
+}  // namespace millrace
+
+#endif  // MILLRACE_PROTO_PLACEMENT_PLAN_H_

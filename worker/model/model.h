@@ -1,0 +1,51 @@
+// Model: an opened model file or folder: what it is (ModelSpec), its vocabulary, its weights in
+// place.
+#ifndef MILLRACE_WORKER_MODEL_MODEL_H_
+#define MILLRACE_WORKER_MODEL_MODEL_H_
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "proto/model_spec.h"
+#include "worker/model/vocabulary.h"
+#include "worker/weights/file_reader.h"
+
+namespace millrace {
+
+// The reference that names the embedded demo model (also what an empty reference means).
+inline constexpr char kDemoModel[] = "quill-7m";
+
+// Immutable after Open; thread-safe. Tensor bytes are views of the mapped files, never copies, and
+// live as long as the Model.
+class Model {
+ public:
+  // `reference`: a GGUF file (any shard of a sharded one), a Hugging Face directory, kDemoModel, or
+  // empty for the same. Only metadata is read; weights are mapped and fault in when touched.
+  // NotFound: no such file. DataLoss: a bad file, the message names file and field.
+  // Unimplemented: an architecture, tensor type or tokenizer that millrace does not know, named.
+  static absl::StatusOr<std::shared_ptr<const Model>> Open(const std::string& reference);
+
+  Model(std::string reference, ModelSpec spec, Vocabulary vocabulary,
+        std::vector<std::unique_ptr<FileReader>> files);
+
+  const std::string& reference() const { return reference_; }
+  const ModelSpec& spec() const { return spec_; }
+  const Vocabulary& vocabulary() const { return vocabulary_; }
+  // The tensor's bytes as they lie in the file: row-major, spec().tensors[index].size long.
+  absl::Span<const std::byte> TensorBytes(int index) const;
+  const FileReader& file(int index) const { return *files_[index]; }
+
+ private:
+  std::string reference_;
+  ModelSpec spec_;
+  Vocabulary vocabulary_;
+  std::vector<std::unique_ptr<FileReader>> files_;  // parallel to spec_.files
+};
+
+}  // namespace millrace
+
+#endif  // MILLRACE_WORKER_MODEL_MODEL_H_

@@ -1,0 +1,62 @@
+// StageRunner: runs one stage (a contiguous run of blocks on one device) of a pass.
+#ifndef MILLRACE_WORKER_STAGE_RUNNER_H_
+#define MILLRACE_WORKER_STAGE_RUNNER_H_
+
+#include <functional>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "kernels/views.h"
+#include "proto/bytes.h"
+#include "proto/placement_plan.h"
+#include "worker/link/stage_link.h"
+#include "worker/model/model.h"
+#include "worker/pass.h"
+
+namespace millrace {
+
+struct StageOptions {
+  int threads = 0;      // CPU threads; 0 = UsableThreads()
+  Bytes memory_budget;  // refuse to load past this (ResourceExhausted); 0 = the plan's
+  // Called while weights fault in; may be null.
+  std::function<void(Bytes done, Bytes total)> on_load_progress;
+};
+
+// Owned and called by one thread at a time. Holds the stage's weights (views of the Model), KV
+// cache and activation arena.
+class StageRunner {
+ public:
+  // FailedPrecondition: plan and model differ (fingerprint, dimensions), named.
+  // ResourceExhausted: memory. `next` is null for the last stage.
+  static absl::StatusOr<std::unique_ptr<StageRunner>> Create(std::shared_ptr<const Model> model,
+                                                             const PlacementPlan& plan, int stage,
+                                                             std::unique_ptr<StageLink> next,
+                                                             const StageOptions& options);
+  virtual ~StageRunner() = default;
+
+  // `hidden` [n, d_model] f32 from the stage before; empty for the first stage, which embeds
+  // pass.tokens. Returns the last stage's result. Validates the pass (token range, slots, positions
+  // within the context, rows): InvalidArgument names what is wrong. DeadlineExceeded / Unavailable
+  // come from the link.
+  virtual absl::StatusOr<PassResult> Run(const Pass& pass, FloatView hidden,
+                                         absl::Time deadline) = 0;
+
+  // Any thread: makes a Run that waits for the next stage return Cancelled.
+  virtual void Cancel() = 0;
+
+  virtual int stage() const = 0;
+  virtual Bytes resident_bytes() const = 0;  // weights + KV + activations as allocated
+};
+
+// A link to a stage of the same process: runs `next` on the caller's thread.
+std::unique_ptr<StageLink> MakeLocalLink(std::unique_ptr<StageRunner> next);
+
+// All stages of a plan in this process, chained by local links; returns the first.
+absl::StatusOr<std::unique_ptr<StageRunner>> CreateLocalStages(std::shared_ptr<const Model> model,
+                                                               const PlacementPlan& plan,
+                                                               const StageOptions& options);
+
+}  // namespace millrace
+
+#endif  // MILLRACE_WORKER_STAGE_RUNNER_H_
