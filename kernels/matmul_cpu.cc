@@ -25,8 +25,7 @@ size_t Align64(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 size_t QuantizedRowsBytes(int64_t n, int64_t cols) {
   const size_t elements = static_cast<size_t>(n * cols);
-  return Align64(elements) + Align64(elements / 32 * 4) + Align64(elements) +
-         Align64(elements / 16 * 4);
+  return Align64(elements) + Align64(elements / 32 * 4) + 2 * Align64(elements / 16 * 4);
 }
 
 QuantizedRows LayOut(std::byte* base, int64_t n, int64_t cols) {
@@ -36,8 +35,8 @@ QuantizedRows LayOut(std::byte* base, int64_t n, int64_t cols) {
   base += Align64(elements);
   rows.scale = reinterpret_cast<float*>(base);
   base += Align64(elements / 32 * 4);
-  rows.scale4 = reinterpret_cast<float*>(base);
-  base += Align64(elements);
+  rows.scale16 = reinterpret_cast<float*>(base);
+  base += Align64(elements / 16 * 4);
   rows.sum16 = reinterpret_cast<float*>(base);
   return rows;
 }
@@ -50,7 +49,7 @@ void QuantizeRows(const CpuContext& ctx, const MatmulKernels& kernels, FloatView
                           for (int64_t r = begin; r < end; ++r) {
                             kernels.quantize_row(x.row(r), cols, out.q + r * cols,
                                                  out.scale + r * (cols / 32),
-                                                 out.scale4 + r * (cols / 4),
+                                                 out.scale16 + r * (cols / 16),
                                                  out.sum16 + r * (cols / 16));
                           }
                         });

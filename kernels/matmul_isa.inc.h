@@ -30,7 +30,7 @@ inline void Store(const MatmulOutput& out, int64_t t, int64_t row, float v) {
 
 // ---- activations -------------------------------------------------------------------------------
 
-void QuantizeRow(const float* x, int64_t cols, int8_t* q, float* scale, float* scale4,
+void QuantizeRow(const float* x, int64_t cols, int8_t* q, float* scale, float* scale16,
                  float* sum16) {
   for (int64_t b = 0; b < cols / 32; ++b) {
     const float* in = x + 32 * b;
@@ -52,7 +52,7 @@ void QuantizeRow(const float* x, int64_t cols, int8_t* q, float* scale, float* s
     for (int i = 0; i < 16; ++i) first += codes[i];
     for (int i = 16; i < 32; ++i) second += codes[i];
     scale[b] = d;
-    for (int i = 0; i < 8; ++i) scale4[8 * b + i] = d;
+    scale16[2 * b] = scale16[2 * b + 1] = d;
     sum16[2 * b] = d * static_cast<float>(first);
     sum16[2 * b + 1] = d * static_cast<float>(second);
   }
@@ -71,6 +71,18 @@ inline void UnpackChunk(const uint8_t* row, int64_t column, int count, uint8_t* 
   for (int c = 0; c < count; c += C::kBlock, b += C::kBytes) {
     float s[kSubs], m[kSubs];
     C::Unpack(b, u + c, s, m);
+    if constexpr (kSubs == 8) {  // Q4_K, Q5_K: each scale for two sixteens
+      typedef float F8 __attribute__((vector_size(32)));
+      typedef float F16x __attribute__((vector_size(64)));
+      F8 s8, m8;
+      memcpy(&s8, s, sizeof(s8));
+      memcpy(&m8, m, sizeof(m8));
+      const F16x s2 = __builtin_shufflevector(s8, s8, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+      const F16x m2 = __builtin_shufflevector(m8, m8, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+      memcpy(s16, &s2, sizeof(s2));
+      memcpy(m16, &m2, sizeof(m2));
+      continue;
+    }
     for (int j = 0; j < kSubs; ++j) {
       const float minimum = C::kHasMin ? m[j] : s[j] * static_cast<float>(C::kOffset);
       for (int k = 0; k < C::kSub / 16; ++k) {
@@ -105,31 +117,33 @@ struct ColumnSums {
   VF minima[kMaxVectorColumns];
 };
 
-// Adds one unpacked chunk's products with every row of x.
-inline void DotChunk(const MatmulArgs& a, int64_t column, int count, const uint8_t* u,
-                     const float* s4, const float* m16, ColumnSums& sums) {
-  const int64_t cols = a.cols;
+// Adds one whole unpacked chunk's products with every row of x. Sixteen scales, each for four lanes.
+inline void DotChunk(const MatmulArgs& a, int64_t column, const uint8_t* u, const float* s16,
+                     const float* m16, ColumnSums& sums) {
+  constexpr int kVectors = kChunk / (4 * kLanes);   // of codes
+  constexpr int kScales = kChunk / 16 / kLanes;     // vectors of scales
+  VI codes[kVectors];
+  for (int i = 0; i < kVectors; ++i) codes[i] = LoadI(u + 4 * kLanes * i);
   for (int64_t t = 0; t < a.n; ++t) {
-    const int8_t* q = a.xq.q + t * cols + column;
-    const float* x4 = a.xq.scale4 + t * (cols / 4) + column / 4;
-    const float* x16 = a.xq.sum16 + t * (cols / 16) + column / 16;
-    VF acc = sums.products[t];
-    for (int i = 0; i < count / 4; i += kLanes) {
-      const VI dot = DotU8S8(VI{}, LoadI(u + 4 * i), LoadI(q + 4 * i));
-      acc = Fma(ToFloat(dot), LoadF(s4 + i) * LoadF(x4 + i), acc);
+    const int8_t* q = a.xq.q + t * a.cols + column;
+    const float* x16 = a.xq.scale16 + t * (a.cols / 16) + column / 16;
+    const float* sum16 = a.xq.sum16 + t * (a.cols / 16) + column / 16;
+    VF acc = sums.products[t], low = sums.minima[t];
+    for (int j = 0; j < kScales; ++j) {
+      const VF scale = LoadF(s16 + j * kLanes) * LoadF(x16 + j * kLanes);
+      for (int i = 0; i < 4; ++i) {
+        const int k = 4 * j + i;
+        const VI dot = DotU8S8(VI{}, codes[k], LoadI(q + 4 * kLanes * k));
+        acc = Fma(ToFloat(dot), RepeatFour(scale, i), acc);
+      }
+      low = Fma(LoadF(m16 + j * kLanes), LoadF(sum16 + j * kLanes), low);
     }
     sums.products[t] = acc;
-    if (count == kChunk) {
-      VF low = sums.minima[t];
-      for (int i = 0; i < kChunk / 16; i += kLanes) low = Fma(LoadF(m16 + i), LoadF(x16 + i), low);
-      sums.minima[t] = low;
-    } else {
-      for (int i = 0; i < count / 16; ++i) sums.minima[t][0] += m16[i] * x16[i];
-    }
+    sums.minima[t] = low;
   }
 }
 
-// The same for a last chunk that is not whole vectors long.
+// The same for a last chunk that is not whole.
 inline void DotTail(const MatmulArgs& a, int64_t column, int count, const uint8_t* u,
                     const float* s16, const float* m16, ColumnSums& sums) {
   for (int64_t t = 0; t < a.n; ++t) {
@@ -148,7 +162,7 @@ inline void DotTail(const MatmulArgs& a, int64_t column, int count, const uint8_
 template <DType T>
 void VectorQuantized(const MatmulArgs& a, int64_t begin, int64_t end) {
   alignas(64) uint8_t u[kChunk];
-  alignas(64) float s16[kChunk / 16], m16[kChunk / 16], s4[kChunk / 4];
+  alignas(64) float s16[kChunk / 16], m16[kChunk / 16];
   for (int64_t row = begin; row < end; ++row) {
     const uint8_t* w = a.w + row * a.row_bytes;
     ColumnSums sums;
@@ -158,11 +172,8 @@ void VectorQuantized(const MatmulArgs& a, int64_t begin, int64_t end) {
       __builtin_prefetch(w + (column / Codec<T>::kBlock) * Codec<T>::kBytes + 2048);
       __builtin_prefetch(w + (column / Codec<T>::kBlock) * Codec<T>::kBytes + 2048 + 64);
       UnpackChunk<T>(w, column, count, u, s16, m16);
-      for (int i = 0; i < count / 16; ++i) {
-        for (int k = 0; k < 4; ++k) s4[4 * i + k] = s16[i];
-      }
-      if (count % (4 * kLanes) == 0) {
-        DotChunk(a, column, count, u, s4, m16, sums);
+      if (count == kChunk) {
+        DotChunk(a, column, u, s16, m16, sums);
       } else {
         DotTail(a, column, count, u, s16, m16, sums);
       }

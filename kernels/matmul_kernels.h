@@ -14,7 +14,7 @@ namespace millrace {
 struct QuantizedRows {
   int8_t* q = nullptr;        // [n, cols]
   float* scale = nullptr;     // [n, cols / 32]: x ~ scale * q
-  float* scale4 = nullptr;    // [n, cols / 4]: the same, repeated for each four values
+  float* scale16 = nullptr;   // [n, cols / 16]: the same, twice for each block
   float* sum16 = nullptr;     // [n, cols / 16]: scale * sum of 16 codes
 };
 
@@ -44,7 +44,7 @@ inline constexpr int64_t kMaxVectorColumns = 16;
 struct MatmulKernels {
   int panel_rows;  // rows of W that `panel` handles per call
   // Quantises one row of x; cols is a multiple of 32.
-  void (*quantize_row)(const float* x, int64_t cols, int8_t* q, float* scale, float* scale4,
+  void (*quantize_row)(const float* x, int64_t cols, int8_t* q, float* scale, float* scale16,
                        float* sum16);
   // Rows [begin, end) of W times n <= kMaxVectorColumns rows of x.
   void (*vector)(const MatmulArgs& args, int64_t begin, int64_t end);

@@ -17,6 +17,28 @@
 namespace millrace {
 namespace {
 
+// Sixteen and 32 bytes at a time, on the compiler's vector extensions.
+typedef uint8_t V16 __attribute__((vector_size(16)));
+typedef uint8_t V32 __attribute__((vector_size(32)));
+
+template <typename V>
+static inline V LoadV(const uint8_t* p) {
+  V v;
+  memcpy(&v, p, sizeof(v));
+  return v;
+}
+template <typename V>
+static inline void StoreV(uint8_t* p, V v) {
+  memcpy(p, &v, sizeof(v));
+}
+
+// 16 bytes of nibbles to 32 codes: low nibbles first.
+static inline void UnpackNibbles32(const uint8_t* p, uint8_t* u) {
+  const V16 v = LoadV<V16>(p);
+  StoreV(u, static_cast<V16>(v & 15));
+  StoreV(u + 16, static_cast<V16>(v >> 4));
+}
+
 template <DType T>
 struct Codec;
 
@@ -27,7 +49,7 @@ struct Codec<DType::kQ8_0> {
   static constexpr bool kHasMin = false;
   static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float*) {
     s[0] = HalfToFloat(LoadU16(b));
-    for (int i = 0; i < 32; ++i) u[i] = b[2 + i] ^ 0x80;
+    StoreV(u, static_cast<V32>(LoadV<V32>(b + 2) ^ 0x80));
   }
 };
 
@@ -38,10 +60,7 @@ struct Codec<DType::kQ4_0> {
   static constexpr bool kHasMin = false;
   static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float*) {
     s[0] = HalfToFloat(LoadU16(b));
-    for (int i = 0; i < 16; ++i) {
-      u[i] = b[2 + i] & 15;
-      u[i + 16] = b[2 + i] >> 4;
-    }
+    UnpackNibbles32(b + 2, u);
   }
 };
 
@@ -53,21 +72,20 @@ struct Codec<DType::kQ4_1> {
   static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float* m) {
     s[0] = HalfToFloat(LoadU16(b));
     m[0] = -HalfToFloat(LoadU16(b + 2));
-    for (int i = 0; i < 16; ++i) {
-      u[i] = b[4 + i] & 15;
-      u[i + 16] = b[4 + i] >> 4;
-    }
+    UnpackNibbles32(b + 4, u);
   }
 };
 
 // Fifth bits: bit i of a 32-bit word belongs to value i.
 static inline void UnpackFiveBits(const uint8_t* high, const uint8_t* nibbles, uint8_t* u) {
-  uint32_t h;
-  memcpy(&h, high, 4);
-  for (int i = 0; i < 16; ++i) {
-    u[i] = static_cast<uint8_t>((nibbles[i] & 15) | (((h >> i) & 1u) << 4));
-    u[i + 16] = static_cast<uint8_t>((nibbles[i] >> 4) | (((h >> (i + 16)) & 1u) << 4));
-  }
+  const V32 bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128,
+                   1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+  V32 fifth;
+  for (int i = 0; i < 4; ++i) memset(reinterpret_cast<uint8_t*>(&fifth) + 8 * i, high[i], 8);
+  uint8_t low[32];
+  UnpackNibbles32(nibbles, low);
+  const V32 set = (V32)((fifth & bit) != 0);
+  StoreV(u, static_cast<V32>(LoadV<V32>(low) | (set & 16)));
 }
 
 // 32 values: f16 d, 4 bytes of fifth bits, nibbles.
@@ -97,12 +115,21 @@ struct Codec<DType::kQ5_1> {
 // 0-3 and bytes 4-7 minima 0-3 in their low six bits; scales and minima 4-7 take their low nibbles
 // from bytes 8-11 and their two high bits from the top of bytes 0-3 and 4-7.
 static inline void UnpackSixBitPairs(const uint8_t* p, float d, float dmin, float* s, float* m) {
-  for (int j = 0; j < 4; ++j) {
-    s[j] = d * static_cast<float>(p[j] & 63);
-    m[j] = dmin * static_cast<float>(p[j + 4] & 63);
-    s[j + 4] = d * static_cast<float>((p[j + 8] & 15) | ((p[j] >> 6) << 4));
-    m[j + 4] = dmin * static_cast<float>((p[j + 8] >> 4) | ((p[j + 4] >> 6) << 4));
-  }
+  uint32_t a, b, c;
+  memcpy(&a, p, 4);
+  memcpy(&b, p + 4, 4);
+  memcpy(&c, p + 8, 4);
+  typedef uint8_t U8 __attribute__((vector_size(8)));
+  typedef float F8 __attribute__((vector_size(32)));
+  const uint32_t scales[2] = {a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | ((a >> 2) & 0x30303030u)};
+  const uint32_t minima[2] = {b & 0x3f3f3f3fu, ((c >> 4) & 0x0f0f0f0fu) | ((b >> 2) & 0x30303030u)};
+  U8 s8, m8;
+  memcpy(&s8, scales, 8);
+  memcpy(&m8, minima, 8);
+  const F8 sf = __builtin_convertvector(s8, F8) * d;
+  const F8 mf = __builtin_convertvector(m8, F8) * dmin;
+  memcpy(s, &sf, 32);
+  memcpy(m, &mf, 32);
 }
 
 // 256 values: f16 d, f16 dmin, 12 bytes of scales and minima, 128 bytes of nibbles: each 32 bytes
@@ -115,8 +142,9 @@ struct Codec<DType::kQ4_K> {
     UnpackSixBitPairs(b + 4, HalfToFloat(LoadU16(b)), HalfToFloat(LoadU16(b + 2)), s, m);
     const uint8_t* q = b + 16;
     for (int j = 0; j < 4; ++j) {
-      for (int i = 0; i < 32; ++i) u[64 * j + i] = q[32 * j + i] & 15;
-      for (int i = 0; i < 32; ++i) u[64 * j + 32 + i] = q[32 * j + i] >> 4;
+      const V32 v = LoadV<V32>(q + 32 * j);
+      StoreV(u + 64 * j, static_cast<V32>(v & 15));
+      StoreV(u + 64 * j + 32, static_cast<V32>(v >> 4));
     }
   }
 };
@@ -129,16 +157,12 @@ struct Codec<DType::kQ5_K> {
   static constexpr bool kHasMin = true;
   static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float* m) {
     UnpackSixBitPairs(b + 4, HalfToFloat(LoadU16(b)), HalfToFloat(LoadU16(b + 2)), s, m);
-    const uint8_t* h = b + 16;
+    const V32 h = LoadV<V32>(b + 16);
     const uint8_t* q = b + 48;
     for (int j = 0; j < 4; ++j) {
-      for (int i = 0; i < 32; ++i) {
-        u[64 * j + i] = static_cast<uint8_t>((q[32 * j + i] & 15) | (((h[i] >> (2 * j)) & 1) << 4));
-      }
-      for (int i = 0; i < 32; ++i) {
-        u[64 * j + 32 + i] =
-            static_cast<uint8_t>((q[32 * j + i] >> 4) | (((h[i] >> (2 * j + 1)) & 1) << 4));
-      }
+      const V32 v = LoadV<V32>(q + 32 * j);
+      StoreV(u + 64 * j, static_cast<V32>((v & 15) | (((h >> (2 * j)) & 1) << 4)));
+      StoreV(u + 64 * j + 32, static_cast<V32>((v >> 4) | (((h >> (2 * j + 1)) & 1) << 4)));
     }
   }
 };
@@ -153,19 +177,13 @@ struct Codec<DType::kQ6_K> {
     const int8_t* scales = reinterpret_cast<const int8_t*>(b + 192);
     for (int j = 0; j < 16; ++j) s[j] = d * static_cast<float>(scales[j]);
     for (int half = 0; half < 2; ++half) {
-      const uint8_t* l = b + 64 * half;
-      const uint8_t* h = b + 128 + 32 * half;
+      const V32 first = LoadV<V32>(b + 64 * half), second = LoadV<V32>(b + 64 * half + 32);
+      const V32 h = LoadV<V32>(b + 128 + 32 * half);
       uint8_t* o = u + 128 * half;
-      for (int i = 0; i < 32; ++i) o[i] = static_cast<uint8_t>((l[i] & 15) | ((h[i] & 3) << 4));
-      for (int i = 0; i < 32; ++i) {
-        o[32 + i] = static_cast<uint8_t>((l[32 + i] & 15) | (((h[i] >> 2) & 3) << 4));
-      }
-      for (int i = 0; i < 32; ++i) {
-        o[64 + i] = static_cast<uint8_t>((l[i] >> 4) | (((h[i] >> 4) & 3) << 4));
-      }
-      for (int i = 0; i < 32; ++i) {
-        o[96 + i] = static_cast<uint8_t>((l[32 + i] >> 4) | ((h[i] >> 6) << 4));
-      }
+      StoreV(o, static_cast<V32>((first & 15) | ((h & 3) << 4)));
+      StoreV(o + 32, static_cast<V32>((second & 15) | ((h & 12) << 2)));
+      StoreV(o + 64, static_cast<V32>((first >> 4) | (h & 48)));
+      StoreV(o + 96, static_cast<V32>((second >> 4) | ((h & 192) >> 2)));
     }
   }
 };
@@ -173,10 +191,9 @@ struct Codec<DType::kQ6_K> {
 // Two-bit codes of Q2_K and Q3_K: byte i of each 32 holds values i, 32 + i, 64 + i, 96 + i of a half.
 static inline void UnpackTwoBits(const uint8_t* q, uint8_t* u) {
   for (int half = 0; half < 2; ++half) {
+    const V32 v = LoadV<V32>(q + 32 * half);
     for (int j = 0; j < 4; ++j) {
-      for (int i = 0; i < 32; ++i) {
-        u[128 * half + 32 * j + i] = (q[32 * half + i] >> (2 * j)) & 3;
-      }
+      StoreV(u + 128 * half + 32 * j, static_cast<V32>((v >> (2 * j)) & 3));
     }
   }
 }
@@ -196,10 +213,9 @@ struct Codec<DType::kQ3_K> {
       s[j] = d * static_cast<float>((low | (high << 4)) - 32);
     }
     UnpackTwoBits(b + 32, u);
+    const V32 third = LoadV<V32>(b);
     for (int k = 0; k < 8; ++k) {
-      for (int i = 0; i < 32; ++i) {
-        u[32 * k + i] = static_cast<uint8_t>(u[32 * k + i] | (((b[i] >> k) & 1) << 2));
-      }
+      StoreV(u + 32 * k, static_cast<V32>(LoadV<V32>(u + 32 * k) | (((third >> k) & 1) << 2)));
     }
   }
 };
