@@ -121,6 +121,22 @@ struct AttendScratch {
   float* sum;     // [kMaxAttendQueries]
 };
 
+int LastKey(const AttendArgs& a) {
+  const int last = a.first_position + a.rows - 1;
+  return last < a.end_key ? last : a.end_key - 1;
+}
+
+// Where the values of query i go; notes its maximum and sum beside them when they are partial.
+float* Destination(const AttendArgs& a, int i, float peak, float sum) {
+  if (a.partial == nullptr) {
+    return a.out + (i / a.group) * a.out_stride + (i % a.group) * a.head_dim;
+  }
+  float* to = a.partial + static_cast<int64_t>(i) * (a.head_dim + 2);
+  to[a.head_dim] = peak;
+  to[a.head_dim + 1] = sum;
+  return to;
+}
+
 // ---- many queries: vectors run over the queries, so that neither scores nor softmax need sums across
 // lanes. Matrices are transposed: [head_dim or keys, kMaxAttendQueries].
 
@@ -226,8 +242,8 @@ void AttendMany(const AttendArgs& a, const AttendScratch& s, int padded) {
     s.peak[i] = kMasked;
     s.sum[i] = 0;
   }
-  const int last = a.first_position + a.rows - 1;
-  for (int j = 0; j <= last; j += kAttendBlock) {
+  const int last = LastKey(a);
+  for (int j = a.first_key; j <= last; j += kAttendBlock) {
     const int count = last + 1 - j < kAttendBlock ? last + 1 - j : kAttendBlock;
     WidenBlock(a.k + j * a.row_bytes, a.dtype, a.row_bytes, a.head_dim, padded, count, s.k);
     WidenBlock(a.v + j * a.row_bytes, a.dtype, a.row_bytes, a.head_dim, padded, count, s.v);
@@ -242,8 +258,8 @@ void AttendMany(const AttendArgs& a, const AttendScratch& s, int padded) {
     if (i < queries) BlockTile<1>(s, i, visible, padded, a.head_dim, count);
   }
   for (int i = 0; i < queries; ++i) {
-    float* to = a.out + (i / a.group) * a.out_stride + (i % a.group) * a.head_dim;
-    const float inverse = 1.0f / s.sum[i];
+    float* to = Destination(a, i, s.peak[i], s.sum[i]);
+    const float inverse = a.partial != nullptr ? 1.0f : 1.0f / s.sum[i];
     for (int d = 0; d < a.head_dim; ++d) to[d] = s.out[d * kMaxAttendQueries + i] * inverse;
   }
 }
@@ -260,8 +276,8 @@ void AttendFew(const AttendArgs& a, const AttendScratch& s, int padded) {
     peak[i] = -1e30f;
     sum[i] = 0;
   }
-  const int last = a.first_position + a.rows - 1;
-  for (int j = 0; j <= last; j += kAttendBlock) {
+  const int last = LastKey(a);
+  for (int j = a.first_key; j <= last; j += kAttendBlock) {
     const int count = last + 1 - j < kAttendBlock ? last + 1 - j : kAttendBlock;
     WidenBlock(a.k + j * a.row_bytes, a.dtype, a.row_bytes, a.head_dim, padded, count, k);
     WidenBlock(a.v + j * a.row_bytes, a.dtype, a.row_bytes, a.head_dim, padded, count, v);
@@ -274,8 +290,8 @@ void AttendFew(const AttendArgs& a, const AttendScratch& s, int padded) {
     }
   }
   for (int i = 0; i < queries; ++i) {
-    float* to = a.out + (i / a.group) * a.out_stride + (i % a.group) * a.head_dim;
-    const float inverse = 1.0f / sum[i];
+    float* to = Destination(a, i, peak[i], sum[i]);
+    const float inverse = a.partial != nullptr ? 1.0f : 1.0f / sum[i];
     for (int d = 0; d < a.head_dim; ++d) to[d] = out[i * padded + d] * inverse;
   }
 }
