@@ -36,7 +36,7 @@ struct AttentionSegment {
 void KvAppend(const CpuContext& ctx, FloatView k, FloatView v,
               absl::Span<const AttentionSegment> segments, const KvView& cache);
 
-size_t AttentionScratchBytes(int64_t n, int heads, int head_dim, int context, int threads);
+size_t AttentionScratchBytes(int head_dim, int threads);
 
 // For each row r of a segment at position p, each head h (kv head h / (heads / kv_heads)):
 //   out[r, h] = sum_j softmax_j(scale * q[r, h] . K[j]) V[j],  j = 0..p (the row itself included)

@@ -16,11 +16,16 @@ namespace millrace {
 // Angular step per position of each pair: [dims / 2]. Made once per model.
 std::vector<double> RopeFrequencies(const RopeSpec& spec);
 
-size_t RopeScratchBytes(int64_t n, int dims);
+// Cosine and sine of each position and pair, angles in double: table [n, dims / 2, 2] f32. Made once
+// per pass and used by every layer.
+void RopeTable(const CpuContext& ctx, absl::Span<const int> positions,
+               absl::Span<const double> frequencies, float* table);
 
-// x: [n, heads * head_dim] f32; positions: [n].
-void Rope(const CpuContext& ctx, FloatView x, int head_dim, absl::Span<const int> positions,
-          RopeStyle style, absl::Span<const double> frequencies);
+// x: [n, heads * head_dim] f32, rotated in place; table as RopeTable made it for x's rows.
+void Rope(const CpuContext& ctx, FloatView x, int head_dim, int dims, RopeStyle style,
+          const float* table);
+
+// Straight from the formula, in double.
 void RopeReference(FloatView x, int head_dim, absl::Span<const int> positions, RopeStyle style,
                    absl::Span<const double> frequencies);
 

@@ -35,7 +35,9 @@ class Model {
   const std::string& reference() const { return reference_; }
   const ModelSpec& spec() const { return spec_; }
   const Vocabulary& vocabulary() const { return vocabulary_; }
-  // The tensor's bytes as they lie in the file: row-major, spec().tensors[index].size long.
+  // The tensor's bytes as they lie in the file: row-major, spec().tensors[index].size long, of
+  // type spec().tensors[index].dtype. Norms and biases (1-D) may be F32, F16 or BF16: Hugging Face
+  // checkpoints store them as the matrices are; whoever computes with them widens them.
   absl::Span<const std::byte> TensorBytes(int index) const;
   const FileReader& file(int index) const { return *files_[index]; }
 
@@ -45,6 +47,10 @@ class Model {
   Vocabulary vocabulary_;
   std::vector<std::unique_ptr<FileReader>> files_;  // parallel to spec_.files
 };
+
+// The vocabulary alone: also of files that hold nothing else, and of architectures that millrace
+// cannot run. Errors as Model::Open; DataLoss when there is no tokenizer.
+absl::StatusOr<Vocabulary> ReadVocabulary(const std::string& reference);
 
 }  // namespace millrace
 

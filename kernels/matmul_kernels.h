@@ -1,0 +1,72 @@
+// The instruction-set specific pieces of Matmul, as plain function pointers. matmul_isa.inc.h is
+// compiled once per instruction set; matmul_cpu.cc picks a table at run time.
+#ifndef MILLRACE_KERNELS_MATMUL_KERNELS_H_
+#define MILLRACE_KERNELS_MATMUL_KERNELS_H_
+
+#include <stdint.h>
+
+#include "proto/dtype.h"
+
+namespace millrace {
+
+// Rows of x as int8 in blocks of 32 with one scale each, plus what the products need beside them.
+// Row r of each array starts at r * (its own row length).
+struct QuantizedRows {
+  int8_t* q = nullptr;        // [n, cols]
+  float* scale = nullptr;     // [n, cols / 32]: x ~ scale * q
+  float* scale16 = nullptr;   // [n, cols / 16]: the same, twice for each block
+  float* sum16 = nullptr;     // [n, cols / 16]: scale * sum of 16 codes
+};
+
+// Where results go: y[t * stride + row], with optional bias[row].
+struct MatmulOutput {
+  float* y = nullptr;
+  int64_t stride = 0;
+  const float* bias = nullptr;
+  bool accumulate = false;
+};
+
+struct MatmulArgs {
+  const uint8_t* w = nullptr;  // first byte of row 0
+  DType dtype = DType::kF32;
+  int64_t row_bytes = 0;
+  int64_t cols = 0;
+  int64_t n = 0;               // rows of x
+  QuantizedRows xq;            // quantised types
+  const float* x = nullptr;    // float types: [n, cols], x_stride apart
+  int64_t x_stride = 0;
+  MatmulOutput out;
+};
+
+// Columns of x that one call of `vector` handles at most.
+inline constexpr int64_t kMaxVectorColumns = 16;
+
+struct MatmulKernels {
+  int panel_rows;  // rows of W that `panel` handles per call
+  // Quantises one row of x; cols is a multiple of 32.
+  void (*quantize_row)(const float* x, int64_t cols, int8_t* q, float* scale, float* scale16,
+                       float* sum16);
+  // Rows [begin, end) of W times n <= kMaxVectorColumns rows of x.
+  void (*vector)(const MatmulArgs& args, int64_t begin, int64_t end);
+  // Up to panel_rows rows of W from `begin` (fewer at the end of W) times all n rows of x. `scratch`
+  // holds PanelScratchBytes(cols), 64-byte aligned.
+  void (*panel)(const MatmulArgs& args, int64_t begin, int64_t end, void* scratch);
+  void (*dequantize_row)(DType dtype, const void* row, int64_t cols, float* out);
+};
+
+// Bytes of scratch per thread for `panel`, any instruction set.
+inline int64_t PanelScratchBytes(int64_t cols) {
+  // Quantised: 16 rows of codes and, per 16 columns, 16 scales and 16 minima. Float: chunks of 1024
+  // columns by 16 rows of f32.
+  const int64_t quantized = 16 * cols + 2 * 16 * 4 * ((cols + 15) / 16);
+  const int64_t floats = 16 * 4 * 1024;
+  return (quantized > floats ? quantized : floats) + 4096;
+}
+
+const MatmulKernels& ScalarMatmulKernels();
+const MatmulKernels& Avx2MatmulKernels();    // x86-64 only
+const MatmulKernels& Avx512MatmulKernels();  // x86-64 only
+
+}  // namespace millrace
+
+#endif  // MILLRACE_KERNELS_MATMUL_KERNELS_H_

@@ -1,0 +1,233 @@
+// The quantised block formats of GGUF, and how one block becomes codes, scales and minima.
+// Source of the formats: the GGUF specification, https://github.com/ggml-org/ggml/blob/master/docs
+//
+// Every format is one rule over sub-blocks of 16 or 32 values:
+//     value = scale * (code - offset) - minimum
+// with an unsigned code, a per-format constant offset and per-sub-block scale and minimum. Unpack
+// writes the codes of a whole block in order, its scales, and (only where kHasMin) its minima.
+// Everything has internal linkage: translation units for different instruction sets include this.
+#ifndef MILLRACE_KERNELS_QUANT_BLOCKS_H_
+#define MILLRACE_KERNELS_QUANT_BLOCKS_H_
+
+#include <stdint.h>
+
+#include "kernels/fp16.h"
+#include "proto/dtype.h"
+
+namespace millrace {
+namespace {
+
+// Sixteen and 32 bytes at a time, on the compiler's vector extensions.
+typedef uint8_t V16 __attribute__((vector_size(16)));
+typedef uint8_t V32 __attribute__((vector_size(32)));
+
+template <typename V>
+static inline V LoadV(const uint8_t* p) {
+  V v;
+  memcpy(&v, p, sizeof(v));
+  return v;
+}
+template <typename V>
+static inline void StoreV(uint8_t* p, V v) {
+  memcpy(p, &v, sizeof(v));
+}
+
+// 16 bytes of nibbles to 32 codes: low nibbles first.
+static inline void UnpackNibbles32(const uint8_t* p, uint8_t* u) {
+  const V16 v = LoadV<V16>(p);
+  StoreV(u, static_cast<V16>(v & 15));
+  StoreV(u + 16, static_cast<V16>(v >> 4));
+}
+
+template <DType T>
+struct Codec;
+
+// 32 values: f16 d, int8 q[32].
+template <>
+struct Codec<DType::kQ8_0> {
+  static constexpr int kBlock = 32, kSub = 32, kBytes = 34, kOffset = 128;
+  static constexpr bool kHasMin = false;
+  static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float*) {
+    s[0] = HalfToFloat(LoadU16(b));
+    StoreV(u, static_cast<V32>(LoadV<V32>(b + 2) ^ 0x80));
+  }
+};
+
+// 32 values: f16 d, 16 bytes of nibbles: low nibbles are values 0..15, high ones 16..31.
+template <>
+struct Codec<DType::kQ4_0> {
+  static constexpr int kBlock = 32, kSub = 32, kBytes = 18, kOffset = 8;
+  static constexpr bool kHasMin = false;
+  static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float*) {
+    s[0] = HalfToFloat(LoadU16(b));
+    UnpackNibbles32(b + 2, u);
+  }
+};
+
+// 32 values: f16 d, f16 m (added), nibbles as Q4_0.
+template <>
+struct Codec<DType::kQ4_1> {
+  static constexpr int kBlock = 32, kSub = 32, kBytes = 20, kOffset = 0;
+  static constexpr bool kHasMin = true;
+  static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float* m) {
+    s[0] = HalfToFloat(LoadU16(b));
+    m[0] = -HalfToFloat(LoadU16(b + 2));
+    UnpackNibbles32(b + 4, u);
+  }
+};
+
+// Fifth bits: bit i of a 32-bit word belongs to value i.
+static inline void UnpackFiveBits(const uint8_t* high, const uint8_t* nibbles, uint8_t* u) {
+  const V32 bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128,
+                   1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+  V32 fifth;
+  for (int i = 0; i < 4; ++i) memset(reinterpret_cast<uint8_t*>(&fifth) + 8 * i, high[i], 8);
+  uint8_t low[32];
+  UnpackNibbles32(nibbles, low);
+  const V32 set = (V32)((fifth & bit) != 0);
+  StoreV(u, static_cast<V32>(LoadV<V32>(low) | (set & 16)));
+}
+
+// 32 values: f16 d, 4 bytes of fifth bits, nibbles.
+template <>
+struct Codec<DType::kQ5_0> {
+  static constexpr int kBlock = 32, kSub = 32, kBytes = 22, kOffset = 16;
+  static constexpr bool kHasMin = false;
+  static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float*) {
+    s[0] = HalfToFloat(LoadU16(b));
+    UnpackFiveBits(b + 2, b + 6, u);
+  }
+};
+
+// 32 values: f16 d, f16 m (added), fifth bits, nibbles.
+template <>
+struct Codec<DType::kQ5_1> {
+  static constexpr int kBlock = 32, kSub = 32, kBytes = 24, kOffset = 0;
+  static constexpr bool kHasMin = true;
+  static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float* m) {
+    s[0] = HalfToFloat(LoadU16(b));
+    m[0] = -HalfToFloat(LoadU16(b + 2));
+    UnpackFiveBits(b + 4, b + 8, u);
+  }
+};
+
+// The 12 bytes of Q4_K and Q5_K: eight 6-bit scales and eight 6-bit minima. Bytes 0-3 hold scales
+// 0-3 and bytes 4-7 minima 0-3 in their low six bits; scales and minima 4-7 take their low nibbles
+// from bytes 8-11 and their two high bits from the top of bytes 0-3 and 4-7.
+static inline void UnpackSixBitPairs(const uint8_t* p, float d, float dmin, float* s, float* m) {
+  for (int j = 0; j < 4; ++j) {
+    s[j] = d * static_cast<float>(p[j] & 63);
+    m[j] = dmin * static_cast<float>(p[j + 4] & 63);
+    s[j + 4] = d * static_cast<float>((p[j + 8] & 15) | ((p[j] >> 6) << 4));
+    m[j + 4] = dmin * static_cast<float>((p[j + 8] >> 4) | ((p[j + 4] >> 6) << 4));
+  }
+}
+
+// 256 values: f16 d, f16 dmin, 12 bytes of scales and minima, 128 bytes of nibbles: each 32 bytes
+// hold 64 values, low nibbles first.
+template <>
+struct Codec<DType::kQ4_K> {
+  static constexpr int kBlock = 256, kSub = 32, kBytes = 144, kOffset = 0;
+  static constexpr bool kHasMin = true;
+  static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float* m) {
+    UnpackSixBitPairs(b + 4, HalfToFloat(LoadU16(b)), HalfToFloat(LoadU16(b + 2)), s, m);
+    const uint8_t* q = b + 16;
+    for (int j = 0; j < 4; ++j) {
+      const V32 v = LoadV<V32>(q + 32 * j);
+      StoreV(u + 64 * j, static_cast<V32>(v & 15));
+      StoreV(u + 64 * j + 32, static_cast<V32>(v >> 4));
+    }
+  }
+};
+
+// As Q4_K with 32 bytes of fifth bits before the nibbles: bit 2j (and 2j + 1) of byte i belongs to
+// value 64j + i (and 64j + 32 + i).
+template <>
+struct Codec<DType::kQ5_K> {
+  static constexpr int kBlock = 256, kSub = 32, kBytes = 176, kOffset = 0;
+  static constexpr bool kHasMin = true;
+  static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float* m) {
+    UnpackSixBitPairs(b + 4, HalfToFloat(LoadU16(b)), HalfToFloat(LoadU16(b + 2)), s, m);
+    const V32 h = LoadV<V32>(b + 16);
+    const uint8_t* q = b + 48;
+    for (int j = 0; j < 4; ++j) {
+      const V32 v = LoadV<V32>(q + 32 * j);
+      StoreV(u + 64 * j, static_cast<V32>((v & 15) | (((h >> (2 * j)) & 1) << 4)));
+      StoreV(u + 64 * j + 32, static_cast<V32>((v >> 4) | (((h >> (2 * j + 1)) & 1) << 4)));
+    }
+  }
+};
+
+// 256 values: 128 bytes of low nibbles, 64 bytes of high bit pairs, int8 scales[16], f16 d.
+template <>
+struct Codec<DType::kQ6_K> {
+  static constexpr int kBlock = 256, kSub = 16, kBytes = 210, kOffset = 32;
+  static constexpr bool kHasMin = false;
+  static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float*) {
+    const float d = HalfToFloat(LoadU16(b + 208));
+    const int8_t* scales = reinterpret_cast<const int8_t*>(b + 192);
+    for (int j = 0; j < 16; ++j) s[j] = d * static_cast<float>(scales[j]);
+    for (int half = 0; half < 2; ++half) {
+      const V32 first = LoadV<V32>(b + 64 * half), second = LoadV<V32>(b + 64 * half + 32);
+      const V32 h = LoadV<V32>(b + 128 + 32 * half);
+      uint8_t* o = u + 128 * half;
+      StoreV(o, static_cast<V32>((first & 15) | ((h & 3) << 4)));
+      StoreV(o + 32, static_cast<V32>((second & 15) | ((h & 12) << 2)));
+      StoreV(o + 64, static_cast<V32>((first >> 4) | (h & 48)));
+      StoreV(o + 96, static_cast<V32>((second >> 4) | ((h & 192) >> 2)));
+    }
+  }
+};
+
+// Two-bit codes of Q2_K and Q3_K: byte i of each 32 holds values i, 32 + i, 64 + i, 96 + i of a half.
+static inline void UnpackTwoBits(const uint8_t* q, uint8_t* u) {
+  for (int half = 0; half < 2; ++half) {
+    const V32 v = LoadV<V32>(q + 32 * half);
+    for (int j = 0; j < 4; ++j) {
+      StoreV(u + 128 * half + 32 * j, static_cast<V32>((v >> (2 * j)) & 3));
+    }
+  }
+}
+
+// 256 values: 32 bytes of third bits (bit k of byte i: value 32k + i), 64 bytes of two-bit codes, 12
+// bytes of sixteen 6-bit scales (stored + 32), f16 d.
+template <>
+struct Codec<DType::kQ3_K> {
+  static constexpr int kBlock = 256, kSub = 16, kBytes = 110, kOffset = 4;
+  static constexpr bool kHasMin = false;
+  static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float*) {
+    const float d = HalfToFloat(LoadU16(b + 108));
+    const uint8_t* p = b + 96;
+    for (int j = 0; j < 16; ++j) {
+      const int low = j < 8 ? p[j] & 15 : p[j - 8] >> 4;
+      const int high = (p[8 + j % 4] >> (2 * (j / 4))) & 3;
+      s[j] = d * static_cast<float>((low | (high << 4)) - 32);
+    }
+    UnpackTwoBits(b + 32, u);
+    const V32 third = LoadV<V32>(b);
+    for (int k = 0; k < 8; ++k) {
+      StoreV(u + 32 * k, static_cast<V32>(LoadV<V32>(u + 32 * k) | (((third >> k) & 1) << 2)));
+    }
+  }
+};
+
+// 256 values: sixteen bytes of 4-bit scale (low) and minimum (high), 64 bytes of two-bit codes,
+// f16 d, f16 dmin.
+template <>
+struct Codec<DType::kQ2_K> {
+  static constexpr int kBlock = 256, kSub = 16, kBytes = 84, kOffset = 0;
+  static constexpr bool kHasMin = true;
+  static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float* m) {
+    const float d = HalfToFloat(LoadU16(b + 80)), dmin = HalfToFloat(LoadU16(b + 82));
+    for (int j = 0; j < 16; ++j) {
+      s[j] = d * static_cast<float>(b[j] & 15);
+      m[j] = dmin * static_cast<float>(b[j] >> 4);
+    }
+    UnpackTwoBits(b + 16, u);
+  }
+};
+
+}  // namespace
+}  // namespace millrace
+
+#endif  // MILLRACE_KERNELS_QUANT_BLOCKS_H_

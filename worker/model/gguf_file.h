@@ -1,0 +1,28 @@
+// One GGUF file (v2 or v3): header, metadata, tensor table. Weights are not touched.
+#ifndef MILLRACE_WORKER_MODEL_GGUF_FILE_H_
+#define MILLRACE_WORKER_MODEL_GGUF_FILE_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "worker/model/gguf_metadata.h"
+#include "worker/model/raw_tensor.h"
+#include "worker/weights/file_reader.h"
+
+namespace millrace {
+
+struct GgufFile {
+  uint32_t version = 0;
+  GgufMetadata metadata;
+  std::vector<RawTensor> tensors;  // file = 0; offsets from the start of the file
+};
+
+// Checks every count, length, product, sum and offset before use, so that what comes back can be
+// used without further checks. DataLoss names file and field; Unimplemented names a tensor type
+// that millrace does not know. The metadata views `reader`'s map: it must outlive the result.
+absl::StatusOr<GgufFile> ParseGguf(const FileReader& reader);
+
+}  // namespace millrace
+
+#endif  // MILLRACE_WORKER_MODEL_GGUF_FILE_H_

@@ -1,0 +1,73 @@
+#include "worker/model/model.h"
+
+#include <sys/stat.h>
+
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "proto/status_macros.h"
+#include "worker/model/demo_model.h"
+#include "worker/model/gguf_shards.h"
+#include "worker/model/gguf_spec.h"
+#include "worker/model/hf_model.h"
+#include "worker/model/vocabulary_rules.h"
+
+namespace millrace {
+namespace {
+
+bool IsDemo(const std::string& reference) { return reference.empty() || reference == kDemoModel; }
+
+bool IsDirectory(const std::string& path) {
+  struct stat info {};
+  return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+absl::StatusOr<GgufModelFiles> OpenGgufReference(const std::string& reference) {
+  if (IsDemo(reference)) {
+    return OpenGguf(ReadMemory(absl::StrCat(kDemoModel, " (embedded)"), DemoModelBytes()));
+  }
+  if (absl::EndsWith(reference, ".safetensors") || absl::EndsWith(reference, ".json")) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(reference, ": give the folder of a Hugging Face model, not a file inside it"));
+  }
+  return OpenGguf(reference);
+}
+
+}  // namespace
+
+Model::Model(std::string reference, ModelSpec spec, Vocabulary vocabulary,
+             std::vector<std::unique_ptr<FileReader>> files)
+    : reference_(std::move(reference)),
+      spec_(std::move(spec)),
+      vocabulary_(std::move(vocabulary)),
+      files_(std::move(files)) {}
+
+absl::Span<const std::byte> Model::TensorBytes(int index) const {
+  MILLRACE_CHECK(index >= 0 && index < static_cast<int>(spec_.tensors.size()));
+  const TensorSpec& t = spec_.tensors[index];
+  return files_[t.file]->Map().subspan(t.offset.count(), t.size.count());
+}
+
+absl::StatusOr<std::shared_ptr<const Model>> Model::Open(const std::string& reference) {
+  if (!IsDemo(reference) && IsDirectory(reference)) return OpenHuggingFace(reference);
+  MILLRACE_ASSIGN_OR_RETURN(GgufModelFiles opened, OpenGgufReference(reference));
+  MILLRACE_ASSIGN_OR_RETURN(
+      ModelSpec spec, BuildGgufSpec(opened.metadata, std::move(opened.tensors), opened.files));
+  MILLRACE_ASSIGN_OR_RETURN(Vocabulary vocabulary, BuildGgufVocabulary(opened.metadata));
+  MILLRACE_RETURN_IF_ERROR(PadVocabulary(opened.metadata.file(), spec.vocab, vocabulary));
+  return std::make_shared<const Model>(reference, std::move(spec), std::move(vocabulary),
+                                       std::move(opened.files));
+}
+
+absl::StatusOr<Vocabulary> ReadVocabulary(const std::string& reference) {
+  if (!IsDemo(reference) && IsDirectory(reference)) return ReadHuggingFaceVocabulary(reference);
+  MILLRACE_ASSIGN_OR_RETURN(GgufModelFiles opened, OpenGgufReference(reference));
+  MILLRACE_ASSIGN_OR_RETURN(Vocabulary vocabulary, BuildGgufVocabulary(opened.metadata));
+  if (vocabulary.kind == VocabularyKind::kNone) {
+    return opened.metadata.Error("tokenizer.ggml.model", "is missing: the file has no tokenizer");
+  }
+  return vocabulary;
+}
+
+}  // namespace millrace
