@@ -71,6 +71,18 @@ inline void UnpackChunk(const uint8_t* row, int64_t column, int count, uint8_t* 
   for (int c = 0; c < count; c += C::kBlock, b += C::kBytes) {
     float s[kSubs], m[kSubs];
     C::Unpack(b, u + c, s, m);
+    if constexpr (kSubs == 8) {  // Q4_K, Q5_K: each scale for two sixteens
+      typedef float F8 __attribute__((vector_size(32)));
+      typedef float F16x __attribute__((vector_size(64)));
+      F8 s8, m8;
+      memcpy(&s8, s, sizeof(s8));
+      memcpy(&m8, m, sizeof(m8));
+      const F16x s2 = __builtin_shufflevector(s8, s8, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+      const F16x m2 = __builtin_shufflevector(m8, m8, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+      memcpy(s16, &s2, sizeof(s2));
+      memcpy(m16, &m2, sizeof(m2));
+      continue;
+    }
     for (int j = 0; j < kSubs; ++j) {
       const float minimum = C::kHasMin ? m[j] : s[j] * static_cast<float>(C::kOffset);
       for (int k = 0; k < C::kSub / 16; ++k) {

@@ -115,12 +115,21 @@ struct Codec<DType::kQ5_1> {
 // 0-3 and bytes 4-7 minima 0-3 in their low six bits; scales and minima 4-7 take their low nibbles
 // from bytes 8-11 and their two high bits from the top of bytes 0-3 and 4-7.
 static inline void UnpackSixBitPairs(const uint8_t* p, float d, float dmin, float* s, float* m) {
-  for (int j = 0; j < 4; ++j) {
-    s[j] = d * static_cast<float>(p[j] & 63);
-    m[j] = dmin * static_cast<float>(p[j + 4] & 63);
-    s[j + 4] = d * static_cast<float>((p[j + 8] & 15) | ((p[j] >> 6) << 4));
-    m[j + 4] = dmin * static_cast<float>((p[j + 8] >> 4) | ((p[j + 4] >> 6) << 4));
-  }
+  uint32_t a, b, c;
+  memcpy(&a, p, 4);
+  memcpy(&b, p + 4, 4);
+  memcpy(&c, p + 8, 4);
+  typedef uint8_t U8 __attribute__((vector_size(8)));
+  typedef float F8 __attribute__((vector_size(32)));
+  const uint32_t scales[2] = {a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | ((a >> 2) & 0x30303030u)};
+  const uint32_t minima[2] = {b & 0x3f3f3f3fu, ((c >> 4) & 0x0f0f0f0fu) | ((b >> 2) & 0x30303030u)};
+  U8 s8, m8;
+  memcpy(&s8, scales, 8);
+  memcpy(&m8, minima, 8);
+  const F8 sf = __builtin_convertvector(s8, F8) * d;
+  const F8 mf = __builtin_convertvector(m8, F8) * dmin;
+  memcpy(s, &sf, 32);
+  memcpy(m, &mf, 32);
 }
 
 // 256 values: f16 d, f16 dmin, 12 bytes of scales and minima, 128 bytes of nibbles: each 32 bytes
