@@ -8,10 +8,10 @@
 #include "absl/strings/str_cat.h"
 #include "proto/status_macros.h"
 #include "worker/model/demo_model.h"
+#include "worker/model/gguf_model.h"
 #include "worker/model/gguf_shards.h"
 #include "worker/model/gguf_spec.h"
 #include "worker/model/hf_model.h"
-#include "worker/model/vocabulary_rules.h"
 
 namespace millrace {
 namespace {
@@ -52,12 +52,7 @@ absl::Span<const std::byte> Model::TensorBytes(int index) const {
 absl::StatusOr<std::shared_ptr<const Model>> Model::Open(const std::string& reference) {
   if (!IsDemo(reference) && IsDirectory(reference)) return OpenHuggingFace(reference);
   MILLRACE_ASSIGN_OR_RETURN(GgufModelFiles opened, OpenGgufReference(reference));
-  MILLRACE_ASSIGN_OR_RETURN(
-      ModelSpec spec, BuildGgufSpec(opened.metadata, std::move(opened.tensors), opened.files));
-  MILLRACE_ASSIGN_OR_RETURN(Vocabulary vocabulary, BuildGgufVocabulary(opened.metadata));
-  MILLRACE_RETURN_IF_ERROR(PadVocabulary(opened.metadata.file(), spec.vocab, vocabulary));
-  return std::make_shared<const Model>(reference, std::move(spec), std::move(vocabulary),
-                                       std::move(opened.files));
+  return OpenGgufModel(reference, std::move(opened));
 }
 
 absl::StatusOr<Vocabulary> ReadVocabulary(const std::string& reference) {

@@ -3,7 +3,10 @@
 
 #include <sys/stat.h>
 
+#include <cstdlib>
+#include <cstring>
 #include <string>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -68,6 +71,83 @@ TEST(ModelTest, OpensEveryQuantisedQuill) {
     EXPECT_EQ((*model)->spec().parameters(), 7344384) << path;
     EXPECT_EQ((*model)->vocabulary().tokens.size(), 4096u);
   }
+}
+
+// Row r of a GGUF llama q or k is row PermutedRow(r) of the Hugging Face one: GGUF interleaves the
+// halves of each head.
+int64_t PermutedRow(int64_t row, int head_dim) {
+  const int64_t head = row / head_dim, in_head = row % head_dim;
+  return head * head_dim + (in_head % 2) * (head_dim / 2) + in_head / 2;
+}
+
+// Each F16 or F32 element as a float.
+std::vector<float> Floats(const Model& model, int index) {
+  const TensorSpec& t = model.spec().tensors[index];
+  const auto bytes = model.TensorBytes(index);
+  std::vector<float> out(t.rows() * t.cols());
+  for (size_t i = 0; i < out.size(); ++i) {
+    if (t.dtype == DType::kF32) {
+      std::memcpy(&out[i], bytes.data() + 4 * i, 4);
+    } else {
+      _Float16 half;
+      std::memcpy(&half, bytes.data() + 2 * i, 2);
+      out[i] = static_cast<float>(half);
+    }
+  }
+  return out;
+}
+
+TEST(ModelTest, HuggingFaceFolderIsTheSameModelAsTheGguf) {
+  const std::string archive = std::string(kModels) + "quill-7m-hf.tar";
+  if (!Exists(archive)) GTEST_SKIP() << archive << " is absent";
+  const std::string folder = ::testing::TempDir() + "/quill-7m-hf-test";
+  const std::string extract = "mkdir -p " + folder + " && tar xf " + archive + " -C " + folder;
+  ASSERT_EQ(std::system(extract.c_str()), 0);
+  auto hf = Model::Open(folder);
+  ASSERT_TRUE(hf.ok()) << hf.status();
+  auto gguf = Model::Open("");
+  ASSERT_TRUE(gguf.ok()) << gguf.status();
+  ExpectQuill((*hf)->spec());
+  EXPECT_EQ((*hf)->spec().rope.style, RopeStyle::kHalfSplit);
+  EXPECT_TRUE((*hf)->spec().rope.frequency_factors.empty());
+
+  const Vocabulary& a = (*hf)->vocabulary();
+  const Vocabulary& b = (*gguf)->vocabulary();
+  EXPECT_EQ(a.kind, b.kind);
+  EXPECT_EQ(a.pre_tokenizer, b.pre_tokenizer);
+  EXPECT_EQ(a.tokens, b.tokens);
+  EXPECT_EQ(a.types, b.types);
+  EXPECT_EQ(a.merges, b.merges);
+  EXPECT_EQ(a.bos, b.bos);
+  EXPECT_EQ(a.eos, b.eos);
+  EXPECT_EQ(a.end_of_generation, b.end_of_generation);
+  EXPECT_EQ(a.add_bos, b.add_bos);
+  EXPECT_EQ(a.ignore_merges, b.ignore_merges);
+  EXPECT_EQ(a.chat_template, b.chat_template);
+
+  for (size_t i = 0; i < (*gguf)->spec().tensors.size(); ++i) {
+    const TensorSpec& g = (*gguf)->spec().tensors[i];
+    const int other = (*hf)->spec().FindTensor(g.role, g.layer);
+    ASSERT_GE(other, 0) << g.name;
+    ASSERT_EQ((*hf)->spec().tensors[other].shape, g.shape) << g.name;
+    const std::vector<float> left = Floats(**gguf, static_cast<int>(i));
+    const std::vector<float> right = Floats(**hf, other);
+    const bool rotated = g.role == TensorRole::kAttnQ || g.role == TensorRole::kAttnK;
+    int64_t different = 0;
+    for (int64_t r = 0; r < g.rows(); ++r) {
+      const int64_t from = rotated ? PermutedRow(r, 64) : r;
+      for (int64_t c = 0; c < g.cols(); ++c) {
+        different += left[r * g.cols() + c] != right[from * g.cols() + c];
+      }
+    }
+    EXPECT_EQ(different, 0) << g.name;
+  }
+}
+
+TEST(ModelTest, FolderWithoutConfigSaysWhatItMissed) {
+  auto model = Model::Open("tests");
+  EXPECT_EQ(model.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(model.status().message()), HasSubstr("config.json"));
 }
 
 TEST(ModelTest, MissingFileIsNotFoundAndNamed) {

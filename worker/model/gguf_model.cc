@@ -1,0 +1,21 @@
+#include "worker/model/gguf_model.h"
+
+#include <utility>
+
+#include "proto/status_macros.h"
+#include "worker/model/gguf_spec.h"
+#include "worker/model/vocabulary_rules.h"
+
+namespace millrace {
+
+absl::StatusOr<std::shared_ptr<const Model>> OpenGgufModel(const std::string& reference,
+                                                           GgufModelFiles opened) {
+  MILLRACE_ASSIGN_OR_RETURN(
+      ModelSpec spec, BuildGgufSpec(opened.metadata, std::move(opened.tensors), opened.files));
+  MILLRACE_ASSIGN_OR_RETURN(Vocabulary vocabulary, BuildGgufVocabulary(opened.metadata));
+  MILLRACE_RETURN_IF_ERROR(PadVocabulary(opened.metadata.file(), spec.vocab, vocabulary));
+  return std::make_shared<const Model>(reference, std::move(spec), std::move(vocabulary),
+                                       std::move(opened.files));
+}
+
+}  // namespace millrace
