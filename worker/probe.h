@@ -1,0 +1,39 @@
+// ProbeHost: what this machine can hold and how fast it is, measured in about half a second.
+#ifndef MILLRACE_WORKER_PROBE_H_
+#define MILLRACE_WORKER_PROBE_H_
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "proto/cluster_spec.h"
+#include "worker/device_options.h"
+
+namespace millrace {
+
+struct ProbeOptions {
+  WorkerId worker;
+  int threads = 0;                    // 0 = UsableThreads()
+  std::optional<Bytes> host_memory;   // budget; nothing: what is available now
+  std::vector<DeviceOption> devices;  // empty: one "cpu"
+};
+
+// The address is left empty. The first device's overhead is what this process has taken when the
+// probe is done; whoever starts threads and servers later measures it again (ResidentBytes).
+// InvalidArgument names the flag: a budget above the machine's memory or below what the process
+// itself takes. Unimplemented: a GPU without a CUDA backend.
+absl::StatusOr<HostSpec> ProbeHost(const ProbeOptions& options);
+
+// Measured by `threads` threads reading a buffer of `buffer` bytes (best of several rounds, 0.1 s).
+Bandwidth MeasureReadBandwidth(int threads, Bytes buffer);
+
+// Sustained multiply-adds x 2 per second of Matmul over F16 weights, 128 rows (0.1 s).
+double MeasureMatmulFlops(int threads);
+
+// "AMD EPYC 9554, 2 threads, avx512"
+std::string CpuDescription(int threads);
+
+}  // namespace millrace
+
+#endif  // MILLRACE_WORKER_PROBE_H_
