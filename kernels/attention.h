@@ -36,12 +36,15 @@ struct AttentionSegment {
 void KvAppend(const CpuContext& ctx, FloatView k, FloatView v,
               absl::Span<const AttentionSegment> segments, const KvView& cache);
 
+// Upper bound for any heads, segments and cache type with this head_dim on a pool of `threads`.
 size_t AttentionScratchBytes(int head_dim, int threads);
 
 // For each row r of a segment at position p, each head h (kv head h / (heads / kv_heads)):
 //   out[r, h] = sum_j softmax_j(scale * q[r, h] . K[j]) V[j],  j = 0..p (the row itself included)
 // q, out: [n, heads * head_dim] f32. FP32 softmax and accumulators; online over blocks of the
-// cache, no n x n matrix. The cache already holds the segments' own keys (KvAppend first).
+// cache, no n x n matrix. Where there are fewer pieces of work than threads the context is
+// divided too, so the last bits of a result may depend on the number of threads. The cache already
+// holds the segments' own keys (KvAppend first).
 void Attention(const CpuContext& ctx, FloatView q, int heads, const KvView& cache,
                absl::Span<const AttentionSegment> segments, float scale, FloatView out);
 

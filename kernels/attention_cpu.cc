@@ -40,8 +40,105 @@ void StoreRow(const float* x, int head_dim, DType dtype, uint8_t* out) {
   }
 }
 
-// Query rows handled together: as many as keep rows * group within the kernel's limit.
-int RowsPerUnit(int group) { return std::max(1, kMaxAttendQueries / group); }
+// How a call is cut: units of one kv head (or a part of its group) x some rows, each in `splits`
+// ranges of keys.
+struct Cut {
+  int group_size = 0;  // heads per kv head
+  int group = 0;       // of those, how many share a unit
+  int parts = 0;       // units per kv head and block of rows
+  int rows_per_unit = 0;
+  int64_t units = 0;
+  int splits = 1;
+};
+
+// Below this many keys a range is not worth a task of its own.
+constexpr int kMinSplitKeys = 256;
+
+int64_t UnitsOf(const AttentionSegment& s, const Cut& cut, int kv_heads) {
+  return (s.rows + cut.rows_per_unit - 1) / cut.rows_per_unit * kv_heads * cut.parts;
+}
+
+Cut MakeCut(int heads, int kv_heads, absl::Span<const AttentionSegment> segments, int threads) {
+  Cut cut;
+  cut.group_size = heads / kv_heads;
+  cut.group = std::min(cut.group_size, kMaxAttendQueries);
+  cut.parts = (cut.group_size + cut.group - 1) / cut.group;
+  cut.rows_per_unit = std::max(1, kMaxAttendQueries / cut.group);
+  int64_t longest = 0;
+  for (const AttentionSegment& s : segments) {
+    cut.units += UnitsOf(s, cut, kv_heads);
+    longest = std::max(longest, s.first_position + s.rows);
+  }
+  if (cut.units > 0 && cut.units < 2 * threads) {
+    const int64_t wanted = (2 * threads + cut.units - 1) / cut.units;
+    cut.splits = static_cast<int>(std::max<int64_t>(1, std::min(wanted, longest / kMinSplitKeys)));
+  }
+  return cut;
+}
+
+// units * splits < 2 * threads + units < 4 * threads whenever there is more than one split.
+int64_t MaxSplitTasks(int threads) { return 4 * static_cast<int64_t>(threads); }
+int64_t PartialFloats(int head_dim) {
+  return static_cast<int64_t>(kMaxAttendQueries) * (head_dim + 2);
+}
+
+AttendArgs ArgsOfUnit(int64_t unit, const Cut& cut, FloatView q, const KvView& cache,
+                      absl::Span<const AttentionSegment> segments, FloatView out) {
+  const AttentionSegment* s = segments.data();
+  for (; unit >= UnitsOf(*s, cut, cache.kv_heads); ++s) unit -= UnitsOf(*s, cut, cache.kv_heads);
+  const int kv_head = static_cast<int>(unit % cache.kv_heads);
+  unit /= cache.kv_heads;
+  const int part = static_cast<int>(unit % cut.parts);
+  // The last rows see the most keys: start with them, so that the loop ends evenly.
+  const int64_t blocks = (s->rows + cut.rows_per_unit - 1) / cut.rows_per_unit;
+  const int64_t first = (blocks - 1 - unit / cut.parts) * cut.rows_per_unit;
+  const int64_t column =
+      static_cast<int64_t>(kv_head * cut.group_size + part * cut.group) * cache.head_dim;
+  AttendArgs args;
+  args.row_bytes = RowBytes(cache.dtype, cache.head_dim).count();
+  const int64_t cell =
+      (static_cast<int64_t>(s->slot) * cache.kv_heads + kv_head) * cache.context * args.row_bytes;
+  args.q = q.row(s->first_row + first) + column;
+  args.q_stride = q.stride;
+  args.out = out.row(s->first_row + first) + column;
+  args.out_stride = out.stride;
+  args.k = static_cast<const uint8_t*>(cache.k) + cell;
+  args.v = static_cast<const uint8_t*>(cache.v) + cell;
+  args.dtype = cache.dtype;
+  args.head_dim = cache.head_dim;
+  args.rows = static_cast<int>(std::min<int64_t>(cut.rows_per_unit, s->rows - first));
+  args.group = std::min(cut.group, cut.group_size - part * cut.group);
+  args.first_position = s->first_position + static_cast<int>(first);
+  return args;
+}
+
+// The keys of one split of a unit: whole blocks, possibly none.
+void SetKeys(int split, int splits, AttendArgs& args) {
+  const int keys = args.first_position + args.rows;
+  const int blocks = (keys + kAttendBlock - 1) / kAttendBlock;
+  args.first_key = blocks * split / splits * kAttendBlock;
+  args.end_key = blocks * (split + 1) / splits * kAttendBlock;
+}
+
+// Joins the splits of a unit; partials of split i start at partials + i * stride.
+void Combine(const AttendArgs& args, const float* partials, int64_t stride, int splits) {
+  const int d = args.head_dim;
+  for (int i = 0; i < args.rows * args.group; ++i) {
+    const float* from = partials + static_cast<int64_t>(i) * (d + 2);
+    float* to = args.out + (i / args.group) * args.out_stride + (i % args.group) * d;
+    float peak = from[d];
+    for (int p = 1; p < splits; ++p) peak = std::max(peak, from[p * stride + d]);
+    float sum = 0;
+    for (int p = 0; p < splits; ++p) {
+      sum += from[p * stride + d + 1] * std::exp(from[p * stride + d] - peak);
+    }
+    std::fill(to, to + d, 0.0f);
+    for (int p = 0; p < splits; ++p) {
+      const float weight = std::exp(from[p * stride + d] - peak) / sum;
+      for (int e = 0; e < d; ++e) to[e] += weight * from[p * stride + e];
+    }
+  }
+}
 
 }  // namespace
 
@@ -54,9 +151,8 @@ void KvAppend(const CpuContext& ctx, FloatView k, FloatView v,
     ctx.pool->ParallelFor(s.rows, 16, [&](int64_t begin, int64_t end, int) {
       for (int64_t r = begin; r < end; ++r) {
         for (int h = 0; h < cache.kv_heads; ++h) {
-          const int64_t cell =
-              (static_cast<int64_t>(s.slot) * cache.kv_heads + h) * cache.context +
-              s.first_position + r;
+          const int64_t cell = (static_cast<int64_t>(s.slot) * cache.kv_heads + h) * cache.context +
+                               s.first_position + r;
           const int64_t column = static_cast<int64_t>(h) * cache.head_dim;
           StoreRow(k.row(s.first_row + r) + column, cache.head_dim, cache.dtype,
                    static_cast<uint8_t*>(cache.k) + cell * row_bytes);
@@ -69,61 +165,42 @@ void KvAppend(const CpuContext& ctx, FloatView k, FloatView v,
 }
 
 size_t AttentionScratchBytes(int head_dim, int threads) {
-  return static_cast<size_t>(AttendScratchFloats(head_dim)) * sizeof(float) *
-         static_cast<size_t>(threads);
+  const int64_t floats =
+      AttendScratchFloats(head_dim) * threads + PartialFloats(head_dim) * MaxSplitTasks(threads);
+  return static_cast<size_t>(floats) * sizeof(float);
 }
 
 void Attention(const CpuContext& ctx, FloatView q, int heads, const KvView& cache,
                absl::Span<const AttentionSegment> segments, float scale, FloatView out) {
-  const int group_size = heads / cache.kv_heads;
+  const int threads = ctx.pool->size();
   MILLRACE_CHECK(heads % cache.kv_heads == 0);
   MILLRACE_CHECK(q.cols == static_cast<int64_t>(heads) * cache.head_dim && out.cols == q.cols);
-  MILLRACE_CHECK(ctx.scratch_bytes >= AttentionScratchBytes(cache.head_dim, ctx.pool->size()));
-  const OpsKernels& kernels = OpsKernelsFor(ctx);
-  // A group of more than kMaxAttendQueries heads is split.
-  const int group = std::min(group_size, kMaxAttendQueries);
-  const int groups = (group_size + group - 1) / group;
-  const int rows_per_unit = RowsPerUnit(group);
-  int64_t units = 0;
+  MILLRACE_CHECK(ctx.scratch_bytes >= AttentionScratchBytes(cache.head_dim, threads));
   for (const AttentionSegment& s : segments) {
-    units += (s.rows + rows_per_unit - 1) / rows_per_unit * cache.kv_heads * groups;
+    MILLRACE_CHECK(s.slot >= 0 && s.slot < cache.slots && s.first_position >= 0 &&
+                   s.first_position + s.rows <= cache.context);
   }
-  const int64_t row_bytes = RowBytes(cache.dtype, cache.head_dim).count();
+  const OpsKernels& kernels = OpsKernelsFor(ctx);
+  const Cut cut = MakeCut(heads, cache.kv_heads, segments, threads);
+  MILLRACE_CHECK(cut.splits == 1 || cut.units * cut.splits <= MaxSplitTasks(threads));
   const int64_t floats = AttendScratchFloats(cache.head_dim);
-  ctx.pool->ParallelFor(units, 1, [&](int64_t unit, int64_t, int thread) {
-    const AttentionSegment* s = segments.data();
-    int64_t index = unit;
-    for (;; ++s) {
-      const int64_t count =
-          (s->rows + rows_per_unit - 1) / rows_per_unit * cache.kv_heads * groups;
-      if (index < count) break;
-      index -= count;
-    }
-    const int kv_head = static_cast<int>(index % cache.kv_heads);
-    index /= cache.kv_heads;
-    const int part = static_cast<int>(index % groups);
-    // The last rows see the most keys: start with them, so that the loop ends evenly.
-    const int64_t blocks = (s->rows + rows_per_unit - 1) / rows_per_unit;
-    const int64_t first = (blocks - 1 - index / groups) * rows_per_unit;
-    const int head = kv_head * group_size + part * group;
-    const int64_t cell =
-        (static_cast<int64_t>(s->slot) * cache.kv_heads + kv_head) * cache.context * row_bytes;
-    AttendArgs args;
-    args.q = q.row(s->first_row + first) + static_cast<int64_t>(head) * cache.head_dim;
-    args.q_stride = q.stride;
-    args.out = out.row(s->first_row + first) + static_cast<int64_t>(head) * cache.head_dim;
-    args.out_stride = out.stride;
-    args.k = static_cast<const uint8_t*>(cache.k) + cell;
-    args.v = static_cast<const uint8_t*>(cache.v) + cell;
-    args.dtype = cache.dtype;
-    args.row_bytes = row_bytes;
-    args.head_dim = cache.head_dim;
-    args.rows = static_cast<int>(std::min<int64_t>(rows_per_unit, s->rows - first));
-    args.group = std::min(group, group_size - part * group);
-    args.first_position = s->first_position + static_cast<int>(first);
+  const int64_t stride = PartialFloats(cache.head_dim);
+  float* scratch = reinterpret_cast<float*>(ctx.scratch);
+  float* partials = scratch + threads * floats;  // [units, splits, stride]
+  ctx.pool->ParallelFor(cut.units * cut.splits, 1, [&](int64_t task, int64_t, int thread) {
+    AttendArgs args = ArgsOfUnit(task / cut.splits, cut, q, cache, segments, out);
     args.scale = scale;
-    args.scratch = reinterpret_cast<float*>(ctx.scratch) + thread * floats;
+    args.scratch = scratch + thread * floats;
+    if (cut.splits > 1) {
+      SetKeys(static_cast<int>(task % cut.splits), cut.splits, args);
+      args.partial = partials + task * stride;
+    }
     kernels.attend(args);
+  });
+  if (cut.splits == 1) return;
+  ctx.pool->ParallelFor(cut.units, 1, [&](int64_t unit, int64_t, int) {
+    Combine(ArgsOfUnit(unit, cut, q, cache, segments, out), partials + unit * cut.splits * stride,
+            stride, cut.splits);
   });
 }
 

@@ -110,25 +110,174 @@ void Fold(float* scores, const float* v, int padded, int count, float& peak, flo
   }
 }
 
-void Attend(const AttendArgs& a) {
-  const int padded = (a.head_dim + 15) / 16 * 16;
+// What AttendArgs::scratch is cut into.
+struct AttendScratch {
+  float* q;       // scaled queries: [queries, padded], or transposed [padded, kMaxAttendQueries]
+  float* out;     // likewise, not yet divided by the sum
+  float* k;       // [kAttendBlock, padded]
+  float* v;       // [kAttendBlock, padded]
+  float* scores;  // [kAttendBlock] or [kAttendBlock, kMaxAttendQueries]
+  float* peak;    // [kMaxAttendQueries]
+  float* sum;     // [kMaxAttendQueries]
+};
+
+int LastKey(const AttendArgs& a) {
+  const int last = a.first_position + a.rows - 1;
+  return last < a.end_key ? last : a.end_key - 1;
+}
+
+// Where the values of query i go; notes its maximum and sum beside them when they are partial.
+float* Destination(const AttendArgs& a, int i, float peak, float sum) {
+  if (a.partial == nullptr) {
+    return a.out + (i / a.group) * a.out_stride + (i % a.group) * a.head_dim;
+  }
+  float* to = a.partial + static_cast<int64_t>(i) * (a.head_dim + 2);
+  to[a.head_dim] = peak;
+  to[a.head_dim + 1] = sum;
+  return to;
+}
+
+// ---- many queries: vectors run over the queries, so that neither scores nor softmax need sums across
+// lanes. Matrices are transposed: [head_dim or keys, kMaxAttendQueries].
+
+constexpr int kTile = kLanes == 16 ? 8 : 4;  // keys or dimensions whose accumulators fill registers
+constexpr float kMasked = -1e30f;
+
+// scores[j, q] = K[j] . Q[q] for V vectors of queries; rows up to the next multiple of kTile are
+// written too and mean nothing.
+template <int V>
+void ScoreTile(const float* qt, const float* k, int padded, int head_dim, int count,
+               float* scores) {
+  for (int j = 0; j < count; j += kTile) {
+    VF acc[kTile][V] = {};
+    const float* rows = k + static_cast<int64_t>(j) * padded;
+    for (int d = 0; d < head_dim; ++d) {
+      VF x[V];
+      for (int v = 0; v < V; ++v) x[v] = LoadF(qt + d * kMaxAttendQueries + v * kLanes);
+      for (int i = 0; i < kTile; ++i) {
+        const VF key = SetF(rows[i * padded + d]);
+        for (int v = 0; v < V; ++v) acc[i][v] = Fma(key, x[v], acc[i][v]);
+      }
+    }
+    for (int i = 0; i < kTile; ++i) {
+      for (int v = 0; v < V; ++v) {
+        StoreF(scores + (j + i) * kMaxAttendQueries + v * kLanes, acc[i][v]);
+      }
+    }
+  }
+}
+
+// One vector of queries: scores become weights, maximum and sum move on; returns what the earlier
+// values shrink by. visible[q]: how many keys of the block query q sees.
+VF SoftmaxTile(float* scores, const int32_t* visible, int count, float* peak, float* sum) {
+  const VI limit = LoadI(visible);
+  const VF before = LoadF(peak);
+  VF top = before;
+  for (int j = 0; j < count; ++j) {
+    const VF s = LoadF(scores + j * kMaxAttendQueries);
+    const VF seen = SetI(j) < limit ? s : SetF(kMasked);
+    StoreF(scores + j * kMaxAttendQueries, seen);
+    top = seen > top ? seen : top;
+  }
+  VF total = {};
+  for (int j = 0; j < count; ++j) {
+    const VF p = Exp(LoadF(scores + j * kMaxAttendQueries) - top);
+    StoreF(scores + j * kMaxAttendQueries, p);
+    total += p;
+  }
+  const VF shrink = Exp(before - top);
+  StoreF(sum, Fma(LoadF(sum), shrink, total));
+  StoreF(peak, top);
+  return shrink;
+}
+
+// out[d, q] = out[d, q] * shrink[q] + sum_j weights[j, q] V[j, d].
+template <int V>
+void MixTile(const float* weights, const float* values, int padded, int head_dim, int count,
+             const VF* shrink, float* out) {
+  for (int d = 0; d < head_dim; d += kTile) {
+    VF acc[kTile][V];
+    for (int i = 0; i < kTile; ++i) {
+      for (int v = 0; v < V; ++v) {
+        acc[i][v] = LoadF(out + (d + i) * kMaxAttendQueries + v * kLanes) * shrink[v];
+      }
+    }
+    for (int j = 0; j < count; ++j) {
+      VF p[V];
+      for (int v = 0; v < V; ++v) p[v] = LoadF(weights + j * kMaxAttendQueries + v * kLanes);
+      const float* row = values + static_cast<int64_t>(j) * padded + d;
+      for (int i = 0; i < kTile; ++i) {
+        const VF value = SetF(row[i]);
+        for (int v = 0; v < V; ++v) acc[i][v] = Fma(value, p[v], acc[i][v]);
+      }
+    }
+    for (int i = 0; i < kTile; ++i) {
+      for (int v = 0; v < V; ++v) {
+        StoreF(out + (d + i) * kMaxAttendQueries + v * kLanes, acc[i][v]);
+      }
+    }
+  }
+}
+
+// One block of the cache for V vectors of queries from `first` on.
+template <int V>
+void BlockTile(const AttendScratch& s, int first, const int32_t* visible, int padded, int head_dim,
+               int count) {
+  ScoreTile<V>(s.q + first, s.k, padded, head_dim, count, s.scores + first);
+  VF shrink[V];
+  for (int v = 0; v < V; ++v) {
+    const int i = first + v * kLanes;
+    shrink[v] = SoftmaxTile(s.scores + i, visible + i, count, s.peak + i, s.sum + i);
+  }
+  MixTile<V>(s.scores + first, s.v, padded, head_dim, count, shrink, s.out + first);
+}
+
+void AttendMany(const AttendArgs& a, const AttendScratch& s, int padded) {
   const int queries = a.rows * a.group;
-  float* q = a.scratch;                              // [queries, padded], scaled
-  float* out = q + kMaxAttendQueries * padded;       // [queries, padded]
-  float* k = out + kMaxAttendQueries * padded;       // [kAttendBlock, padded]
-  float* v = k + kAttendBlock * padded;              // [kAttendBlock, padded]
-  float* scores = v + kAttendBlock * padded;         // [kAttendBlock]
-  float* peak = scores + kMaxAttendQueries * kAttendBlock;
-  float* sum = peak + kMaxAttendQueries;
-  memset(q, 0, sizeof(float) * 2 * kMaxAttendQueries * padded);
+  for (int i = 0; i < queries; ++i) {
+    const float* from = a.q + (i / a.group) * a.q_stride + (i % a.group) * a.head_dim;
+    for (int d = 0; d < a.head_dim; ++d) s.q[d * kMaxAttendQueries + i] = from[d] * a.scale;
+  }
+  for (int i = 0; i < kMaxAttendQueries; ++i) {
+    s.peak[i] = kMasked;
+    s.sum[i] = 0;
+  }
+  const int last = LastKey(a);
+  for (int j = a.first_key; j <= last; j += kAttendBlock) {
+    const int count = last + 1 - j < kAttendBlock ? last + 1 - j : kAttendBlock;
+    WidenBlock(a.k + j * a.row_bytes, a.dtype, a.row_bytes, a.head_dim, padded, count, s.k);
+    WidenBlock(a.v + j * a.row_bytes, a.dtype, a.row_bytes, a.head_dim, padded, count, s.v);
+    int32_t visible[kMaxAttendQueries];
+    for (int i = 0; i < kMaxAttendQueries; ++i) {
+      visible[i] = i < queries ? a.first_position + i / a.group + 1 - j : count;
+    }
+    int i = 0;
+    for (; i + kLanes < queries; i += 2 * kLanes) {
+      BlockTile<2>(s, i, visible, padded, a.head_dim, count);
+    }
+    if (i < queries) BlockTile<1>(s, i, visible, padded, a.head_dim, count);
+  }
+  for (int i = 0; i < queries; ++i) {
+    float* to = Destination(a, i, s.peak[i], s.sum[i]);
+    const float inverse = a.partial != nullptr ? 1.0f : 1.0f / s.sum[i];
+    for (int d = 0; d < a.head_dim; ++d) to[d] = s.out[d * kMaxAttendQueries + i] * inverse;
+  }
+}
+
+// ---- few queries (decode): vectors run over the head's dimensions.
+
+void AttendFew(const AttendArgs& a, const AttendScratch& s, int padded) {
+  const int queries = a.rows * a.group;
+  float *q = s.q, *out = s.out, *k = s.k, *v = s.v, *scores = s.scores, *peak = s.peak;
+  float* sum = s.sum;
   for (int i = 0; i < queries; ++i) {
     const float* from = a.q + (i / a.group) * a.q_stride + (i % a.group) * a.head_dim;
     for (int d = 0; d < a.head_dim; ++d) q[i * padded + d] = from[d] * a.scale;
     peak[i] = -1e30f;
     sum[i] = 0;
   }
-  const int last = a.first_position + a.rows - 1;
-  for (int j = 0; j <= last; j += kAttendBlock) {
+  const int last = LastKey(a);
+  for (int j = a.first_key; j <= last; j += kAttendBlock) {
     const int count = last + 1 - j < kAttendBlock ? last + 1 - j : kAttendBlock;
     WidenBlock(a.k + j * a.row_bytes, a.dtype, a.row_bytes, a.head_dim, padded, count, k);
     WidenBlock(a.v + j * a.row_bytes, a.dtype, a.row_bytes, a.head_dim, padded, count, v);
@@ -141,9 +290,27 @@ void Attend(const AttendArgs& a) {
     }
   }
   for (int i = 0; i < queries; ++i) {
-    float* to = a.out + (i / a.group) * a.out_stride + (i % a.group) * a.head_dim;
-    const float inverse = 1.0f / sum[i];
+    float* to = Destination(a, i, peak[i], sum[i]);
+    const float inverse = a.partial != nullptr ? 1.0f : 1.0f / sum[i];
     for (int d = 0; d < a.head_dim; ++d) to[d] = out[i * padded + d] * inverse;
+  }
+}
+
+void Attend(const AttendArgs& a) {
+  const int padded = (a.head_dim + 15) / 16 * 16;
+  AttendScratch s;
+  s.q = a.scratch;
+  s.out = s.q + kMaxAttendQueries * padded;
+  s.k = s.out + kMaxAttendQueries * padded;
+  s.v = s.k + kAttendBlock * padded;
+  s.scores = s.v + kAttendBlock * padded;
+  s.peak = s.scores + kMaxAttendQueries * kAttendBlock;
+  s.sum = s.peak + kMaxAttendQueries;
+  memset(s.q, 0, sizeof(float) * 2 * kMaxAttendQueries * padded);
+  if (a.rows * a.group > kLanes / 2) {
+    AttendMany(a, s, padded);
+  } else {
+    AttendFew(a, s, padded);
   }
 }
 

@@ -27,7 +27,12 @@ struct AttendArgs {
   int rows = 0;
   int group = 0;
   int first_position = 0;
+  int first_key = 0;           // only keys [first_key, end_key) of those that are visible
+  int end_key = INT32_MAX;
   float scale = 0;
+  // Not null: instead of out, [rows * group, head_dim + 2]: values not divided by the sum, the
+  // maximum score (-1e30 when no key was visible), the sum of e^(score - maximum).
+  float* partial = nullptr;
   float* scratch = nullptr;    // AttendScratchFloats(head_dim), 64-byte aligned
 };
 

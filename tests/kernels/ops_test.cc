@@ -168,6 +168,43 @@ TEST(AttentionTest, AgreesWithReferenceOverTypesShapesAndSegments) {
   }
 }
 
+// Many threads and few heads: the context itself is divided, unevenly, with some parts empty for the
+// short sequence. The rows around the output stay as they were.
+TEST(AttentionTest, DividedContextAgreesWithReference) {
+  std::mt19937_64 rng(12);
+  constexpr int kContext = 1100, kDim = 64, kCanary = 64;
+  for (CpuIsa isa : AvailableIsas()) {
+    for (DType dtype : {DType::kF16, DType::kQ8_0}) {
+      for (int heads : {1, 3, 12}) {
+        CacheBuffers cache = MakeCache(dtype, 2, kContext, 1, kDim);
+        TestContext context(isa, 8, AttentionScratchBytes(kDim, 8));
+        std::vector<float> k = RandomFloats(kContext * kDim, rng, 2.0f);
+        std::vector<float> v = RandomFloats(kContext * kDim, rng);
+        const std::vector<AttentionSegment> fill = {{1, 0, 0, kContext}}, few = {{0, 0, 0, 5}};
+        for (const auto& s : {fill, few}) {
+          KvAppend(context.get(), FloatView(k.data(), kContext, kDim),
+                   FloatView(v.data(), kContext, kDim), s, cache.view);
+        }
+        const std::vector<AttentionSegment> segments = {{1, kContext - 3, 0, 3}, {0, 4, 3, 1}};
+        const int64_t n = 4, cols = heads * kDim;
+        std::vector<float> q = RandomFloats(n * cols, rng), expected(n * cols);
+        std::vector<float> out(n * cols + 2 * kCanary, -777.0f);
+        Attention(context.get(), FloatView(q.data(), n, cols), heads, cache.view, segments, 0.5f,
+                  FloatView(out.data() + kCanary, n, cols));
+        AttentionReference(FloatView(q.data(), n, cols), heads, cache.view, segments, 0.5f,
+                           FloatView(expected.data(), n, cols));
+        const std::vector<float> inner(out.begin() + kCanary, out.end() - kCanary);
+        EXPECT_LT(RelativeError(inner, expected), 3e-6)
+            << DTypeName(dtype) << " heads " << heads << " " << CpuIsaName(isa);
+        for (int i = 0; i < kCanary; ++i) {
+          ASSERT_EQ(out[i], -777.0f);
+          ASSERT_EQ(out[out.size() - 1 - i], -777.0f);
+        }
+      }
+    }
+  }
+}
+
 TEST(AttentionTest, FutureKeysAndOtherSlotsDoNotMatter) {
   std::mt19937_64 rng(9);
   const Shape shape{2, 1, 64};

@@ -51,8 +51,7 @@ std::vector<Case> HeaderCases() {
        "of tensor 20"},
       {"HugeKeyCount", [](RawGguf& g) { g.stated_keys = kHuge; }, "metadata count"},
       {"LargeKeyCount", [](RawGguf& g) { g.stated_keys = 1 << 20; }, "metadata count"},
-      {"OneKeyTooMany", [](RawGguf& g) { g.stated_keys = g.keys.size() + 1; },
-       "name of tensor 0"},
+      {"OneKeyTooMany", [](RawGguf& g) { g.stated_keys = g.keys.size() + 1; }, "name of tensor 0"},
       {"OneKeyTooFew", [](RawGguf& g) { g.stated_keys = g.keys.size() - 1; },
        "tensor 'tokenizer.ggml.eos_token_id'"},
   };

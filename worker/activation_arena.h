@@ -1,0 +1,47 @@
+// ActivationArena: every transient buffer of one stage, laid out once. The same code sizes it for the
+// planner and allocates it for the run, so that the plan's numbers are the run's.
+#ifndef MILLRACE_WORKER_ACTIVATION_ARENA_H_
+#define MILLRACE_WORKER_ACTIVATION_ARENA_H_
+
+#include <cstddef>
+
+#include "proto/activation_needs.h"
+#include "proto/model_spec.h"
+
+namespace millrace {
+
+// Rows of logits held at a time: a pass that asks for more is served in several rounds.
+inline constexpr int kMaxLogitRows = 16;
+
+struct ActivationShape {
+  int max_pass_tokens = 512;
+  int threads = 1;
+};
+
+// Offsets in bytes of each buffer from the start of the arena; 64-byte aligned.
+struct ActivationLayout {
+  size_t hidden = 0;     // [n, d_model] f32: the residual stream
+  size_t normed = 0;     // [n, d_model] f32
+  size_t q = 0;          // [n, heads * head_dim] f32
+  size_t k = 0, v = 0;   // [n, kv_heads * head_dim] f32
+  size_t mixed = 0;      // [n, heads * head_dim] f32: attention's output
+  size_t gate = 0;       // [n, d_ff] f32, shares its bytes with q .. mixed
+  size_t up = 0;         // [n, d_ff] f32
+  size_t rope = 0;       // [n, dims / 2, 2] f32
+  size_t scratch = 0;    // kernels' scratch
+  size_t scratch_bytes = 0;
+  size_t logit_rows = 0;  // [kMaxLogitRows, d_model] f32, last stage only
+  size_t logits = 0;      // [kMaxLogitRows, vocab] f32, last stage only
+  size_t body_bytes = 0;  // without the last stage's buffers
+  size_t total_bytes = 0;
+};
+
+ActivationLayout LayOutActivations(const ModelSpec& model, const ActivationShape& shape,
+                                   bool last_stage);
+
+// Upper bounds for the planner.
+ActivationNeeds ActivationNeedsOf(const ModelSpec& model, const ActivationShape& shape);
+
+}  // namespace millrace
+
+#endif  // MILLRACE_WORKER_ACTIVATION_ARENA_H_

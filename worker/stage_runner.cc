@@ -1,0 +1,402 @@
+#include "worker/stage_runner.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "kernels/rope.h"
+#include "proto/status_macros.h"
+#include "worker/activation_arena.h"
+#include "worker/backend/backend.h"
+#include "worker/decoder_block.h"
+#include "worker/kv_cache.h"
+#include "worker/sampler.h"
+
+namespace millrace {
+namespace {
+
+// One block of the stage, ready to run.
+struct LoadedBlock {
+  int layer = -1;
+  std::variant<AttentionWeights, FeedForwardWeights> weights;
+};
+
+class Runner : public StageRunner {
+ public:
+  Runner(std::shared_ptr<const Model> model, const PlacementPlan& plan, int stage,
+         std::unique_ptr<StageLink> next)
+      : model_(std::move(model)),
+        stage_(stage),
+        epoch_(plan.epoch),
+        slots_(plan.slots),
+        context_(plan.context),
+        max_pass_tokens_(plan.max_pass_tokens),
+        next_(std::move(next)) {}
+
+  absl::Status Load(const PlacementPlan& plan, const StageOptions& options);
+
+  absl::StatusOr<PassResult> Run(const Pass& pass, FloatView hidden, absl::Time deadline) override;
+  void Cancel() override {
+    if (next_) next_->Cancel();
+  }
+  int stage() const override { return stage_; }
+  Bytes resident_bytes() const override {
+    return weights_ + kv_.size() + (arena_ ? arena_->size() : Bytes(0));
+  }
+
+ private:
+  bool first() const { return embedding_.data != nullptr; }
+  bool last() const { return head_.data != nullptr; }
+  float* At(size_t offset) const { return reinterpret_cast<float*>(arena_->data() + offset); }
+
+  absl::Status PlaceBlock(const Block& block);
+  absl::Status FaultIn(const std::vector<Block>& blocks, const Stage& stage,
+                       const StageOptions& options);
+  absl::Status CheckPass(const Pass& pass, FloatView hidden) const;
+  absl::Status Forward(const Pass& pass, FloatView hidden, FloatView& out);
+  absl::StatusOr<PassResult> Outputs(const Pass& pass, FloatView hidden);
+  RowOutput OutputOf(const OutputRequest& request, absl::Span<const float> logits) const;
+
+  std::shared_ptr<const Model> model_;
+  const int stage_;
+  const Epoch epoch_;
+  const int slots_, context_, max_pass_tokens_;
+  std::unique_ptr<StageLink> next_;
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<DeviceMemory> arena_;
+  ActivationLayout layout_;
+  std::vector<double> rope_frequencies_;
+  WeightView embedding_, head_;
+  const float* output_norm_ = nullptr;
+  std::vector<LoadedBlock> blocks_;
+  KvCache kv_;
+  Bytes weights_;
+};
+
+absl::Status Runner::PlaceBlock(const Block& block) {
+  const ModelSpec& spec = model_->spec();
+  auto matrix = [&](TensorRole role) -> absl::StatusOr<WeightView> {
+    const int index = spec.FindTensor(role);
+    MILLRACE_CHECK(index >= 0);
+    return backend_->PlaceWeights(spec.tensors[index], model_->TensorBytes(index));
+  };
+  switch (block.kind) {
+    case BlockKind::kEmbedding: {
+      MILLRACE_ASSIGN_OR_RETURN(embedding_, matrix(TensorRole::kTokenEmbedding));
+      return absl::OkStatus();
+    }
+    case BlockKind::kHead: {
+      MILLRACE_ASSIGN_OR_RETURN(
+          head_, matrix(spec.tied_output ? TensorRole::kTokenEmbedding : TensorRole::kOutput));
+      const int norm = spec.FindTensor(TensorRole::kOutputNorm);
+      MILLRACE_ASSIGN_OR_RETURN(
+          output_norm_, backend_->PlaceVector(spec.tensors[norm], model_->TensorBytes(norm)));
+      return absl::OkStatus();
+    }
+    case BlockKind::kAttention: {
+      MILLRACE_ASSIGN_OR_RETURN(AttentionWeights w, PlaceAttention(*backend_, *model_, block.layer));
+      blocks_.push_back({block.layer, w});
+      return absl::OkStatus();
+    }
+    case BlockKind::kFeedForward: {
+      MILLRACE_ASSIGN_OR_RETURN(FeedForwardWeights w,
+                                PlaceFeedForward(*backend_, *model_, block.layer));
+      blocks_.push_back({block.layer, w});
+      return absl::OkStatus();
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Touches every page of the stage's weights once, so that the first pass does not wait for the disk.
+absl::Status Runner::FaultIn(const std::vector<Block>& blocks, const Stage& stage,
+                             const StageOptions& options) {
+  std::vector<int> tensors;
+  for (int b = stage.first_block; b < stage.end_block; ++b) {
+    tensors.insert(tensors.end(), blocks[b].tensors.begin(), blocks[b].tensors.end());
+  }
+  std::sort(tensors.begin(), tensors.end());
+  tensors.erase(std::unique(tensors.begin(), tensors.end()), tensors.end());
+  for (int t : tensors) weights_ += model_->spec().tensors[t].size;
+  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  constexpr size_t kReport = 16 << 20;
+  Bytes done;
+  volatile unsigned char sink = 0;
+  for (int t : tensors) {
+    const absl::Span<const std::byte> bytes = model_->TensorBytes(t);
+    const uintptr_t begin = reinterpret_cast<uintptr_t>(bytes.data()) / page * page;
+    const uintptr_t end = reinterpret_cast<uintptr_t>(bytes.data() + bytes.size());
+    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_WILLNEED);
+    for (size_t at = 0; at < bytes.size(); at += page) {
+      sink = sink + static_cast<unsigned char>(bytes[at]);
+      if (options.on_load_progress && at % kReport < page) {
+        options.on_load_progress(done + Bytes(static_cast<int64_t>(at)), weights_);
+      }
+    }
+    done += Bytes(static_cast<int64_t>(bytes.size()));
+  }
+  if (options.on_load_progress) options.on_load_progress(weights_, weights_);
+  return absl::OkStatus();
+}
+
+absl::Status Runner::Load(const PlacementPlan& plan, const StageOptions& options) {
+  const ModelSpec& spec = model_->spec();
+  const Stage& stage = plan.stages[stage_];
+  if (stage.device_kind != DeviceKind::kCpu) {
+    return absl::UnimplementedError(
+        absl::StrCat("stage ", stage_, " is placed on ", stage.device.value(),
+                     ": this build computes on CPUs; plan with --devices cpu"));
+  }
+  const std::vector<Block> blocks = BlocksOf(spec);
+  MILLRACE_RETURN_IF_ERROR(FaultIn(blocks, stage, options));
+  backend_ = MakeCpuBackend(options.threads);
+  std::vector<int> attention_layers;
+  for (int b = stage.first_block; b < stage.end_block; ++b) {
+    MILLRACE_RETURN_IF_ERROR(PlaceBlock(blocks[b]));
+    if (blocks[b].kind == BlockKind::kAttention) attention_layers.push_back(blocks[b].layer);
+  }
+  const KvShape kv{plan.slots, plan.context, plan.kv_type};
+  MILLRACE_ASSIGN_OR_RETURN(kv_, KvCache::Create(*backend_, spec, attention_layers, kv));
+  layout_ = LayOutActivations(spec, {max_pass_tokens_, backend_->threads()}, last());
+  MILLRACE_ASSIGN_OR_RETURN(arena_,
+                            backend_->Allocate(Bytes(static_cast<int64_t>(layout_.total_bytes))));
+  backend_->SetScratch(arena_->data() + layout_.scratch, layout_.scratch_bytes);
+  rope_frequencies_ = RopeFrequencies(spec.rope);
+  if (options.memory_budget > Bytes(0) && resident_bytes() > options.memory_budget) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "stage ", stage_, " takes ", FormatBytes(resident_bytes()), " but its budget is ",
+        FormatBytes(options.memory_budget), ": plan again with what is free now"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Runner::CheckPass(const Pass& pass, FloatView hidden) const {
+  const int64_t n = static_cast<int64_t>(pass.tokens.size());
+  auto bad = [&](auto... parts) {
+    return absl::InvalidArgumentError(absl::StrCat("pass ", pass.id, ": ", parts...));
+  };
+  if (pass.epoch != epoch_) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("pass ", pass.id, " belongs to epoch ", pass.epoch.value, ", stage ", stage_,
+                     " runs epoch ", epoch_.value));
+  }
+  if (n == 0 || n > max_pass_tokens_) return bad(n, " tokens, 1 to ", max_pass_tokens_, " allowed");
+  for (TokenId t : pass.tokens) {
+    if (t < 0 || t >= model_->spec().vocab) {
+      return bad("token ", t, " is outside the vocabulary of ", model_->spec().vocab);
+    }
+  }
+  int64_t rows = 0;
+  for (const PassSegment& s : pass.segments) {
+    if (s.slot < 0 || s.slot >= slots_) return bad("slot ", s.slot, " of ", slots_);
+    if (s.tokens <= 0 || s.first_position < 0 || s.first_position > context_ - s.tokens) {
+      return bad("positions ", s.first_position, " to ", s.first_position + s.tokens,
+                 " do not fit the context of ", context_);
+    }
+    rows += s.tokens;
+  }
+  if (rows != n) return bad("segments cover ", rows, " rows of ", n);
+  for (const OutputRequest& o : pass.outputs) {
+    if (o.row < 0 || o.row >= n) return bad("output row ", o.row, " of ", n);
+    if (o.kind == OutputRequest::Kind::kLogProb &&
+        (o.target < 0 || o.target >= model_->spec().vocab)) {
+      return bad("target token ", o.target, " is outside the vocabulary");
+    }
+  }
+  if (!first() && (hidden.rows != n || hidden.cols != model_->spec().d_model)) {
+    return bad("hidden states are [", hidden.rows, ", ", hidden.cols, "], [", n, ", ",
+               model_->spec().d_model, "] expected");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Runner::Forward(const Pass& pass, FloatView hidden, FloatView& out) {
+  const ModelSpec& spec = model_->spec();
+  const int64_t n = static_cast<int64_t>(pass.tokens.size());
+  std::vector<AttentionSegment> segments;
+  std::vector<int> positions;
+  for (const PassSegment& s : pass.segments) {
+    segments.push_back(
+        {s.slot, s.first_position, static_cast<int64_t>(positions.size()), s.tokens});
+    for (int i = 0; i < s.tokens; ++i) positions.push_back(s.first_position + i);
+  }
+  PassBuffers buffers;
+  buffers.hidden = FloatView(At(layout_.hidden), n, spec.d_model);
+  buffers.normed = FloatView(At(layout_.normed), n, spec.d_model);
+  buffers.q = At(layout_.q);
+  buffers.k = At(layout_.k);
+  buffers.v = At(layout_.v);
+  buffers.mixed = At(layout_.mixed);
+  buffers.gate = At(layout_.gate);
+  buffers.up = At(layout_.up);
+  buffers.rope = At(layout_.rope);
+  buffers.segments = segments;
+
+  MILLRACE_RETURN_IF_ERROR(backend_->RopeTable(positions, rope_frequencies_, At(layout_.rope)));
+  if (first()) {
+    MILLRACE_RETURN_IF_ERROR(backend_->Embed(embedding_, pass.tokens, buffers.hidden));
+  } else {
+    MILLRACE_RETURN_IF_ERROR(backend_->Upload(hidden, buffers.hidden));
+  }
+  for (const LoadedBlock& block : blocks_) {
+    const LayerSpec& layer = spec.layers[block.layer];
+    if (const auto* attention = std::get_if<AttentionWeights>(&block.weights)) {
+      MILLRACE_RETURN_IF_ERROR(ForwardAttention(*backend_, spec, layer, *attention,
+                                                kv_.layer(block.layer), buffers));
+    } else {
+      MILLRACE_RETURN_IF_ERROR(ForwardFeedForward(
+          *backend_, spec, layer, std::get<FeedForwardWeights>(block.weights), buffers));
+    }
+  }
+  out = buffers.hidden;
+  return absl::OkStatus();
+}
+
+RowOutput Runner::OutputOf(const OutputRequest& request, absl::Span<const float> logits) const {
+  RowOutput out;
+  switch (request.kind) {
+    case OutputRequest::Kind::kLogits:
+      out.logits.assign(logits.begin(), logits.end());
+      break;
+    case OutputRequest::Kind::kLogProb:
+      out.log_prob = static_cast<float>(LogProbability(logits, request.target));
+      break;
+    case OutputRequest::Kind::kSample: {
+      const Sampled s = Sample(logits, request.sampling, request.recent, request.sample_index);
+      out.token = s.token;
+      out.log_prob = s.log_prob;
+      break;
+    }
+  }
+  return out;
+}
+
+// Output norm and head for the rows that were asked for, a few at a time.
+absl::StatusOr<PassResult> Runner::Outputs(const Pass& pass, FloatView hidden) {
+  const ModelSpec& spec = model_->spec();
+  PassResult result;
+  result.id = pass.id;
+  for (size_t begin = 0; begin < pass.outputs.size(); begin += kMaxLogitRows) {
+    const size_t count = std::min<size_t>(kMaxLogitRows, pass.outputs.size() - begin);
+    const FloatView rows(At(layout_.logit_rows), static_cast<int64_t>(count), spec.d_model);
+    const FloatView logits(At(layout_.logits), static_cast<int64_t>(count), spec.vocab);
+    for (size_t i = 0; i < count; ++i) {
+      const FloatView from(hidden.row(pass.outputs[begin + i].row), 1, spec.d_model);
+      const FloatView to(rows.row(static_cast<int64_t>(i)), 1, spec.d_model);
+      MILLRACE_RETURN_IF_ERROR(backend_->RmsNorm(from, output_norm_, spec.norm_epsilon, to));
+    }
+    const MatmulTarget head = {head_, nullptr, logits, false};
+    MILLRACE_RETURN_IF_ERROR(backend_->Matmul(rows, {&head, 1}));
+    for (size_t i = 0; i < count; ++i) {
+      result.outputs.push_back(OutputOf(
+          pass.outputs[begin + i],
+          {logits.row(static_cast<int64_t>(i)), static_cast<size_t>(spec.vocab)}));
+    }
+  }
+  return result;
+}
+
+absl::StatusOr<PassResult> Runner::Run(const Pass& pass, FloatView hidden, absl::Time deadline) {
+  MILLRACE_RETURN_IF_ERROR(CheckPass(pass, hidden));
+  const absl::Time begin = absl::Now();
+  FloatView out;
+  MILLRACE_RETURN_IF_ERROR(Forward(pass, hidden, out));
+  absl::StatusOr<PassResult> result;
+  absl::Duration compute;
+  if (last()) {
+    result = Outputs(pass, out);
+    compute = absl::Now() - begin;
+  } else {
+    compute = absl::Now() - begin;
+    result = next_->Forward(pass, out, deadline);
+  }
+  if (result.ok()) result->stage_compute.insert(result->stage_compute.begin(), compute);
+  return result;
+}
+
+class LocalLink : public StageLink {
+ public:
+  explicit LocalLink(std::unique_ptr<StageRunner> next) : next_(std::move(next)) {}
+  absl::StatusOr<PassResult> Forward(const Pass& pass, FloatView hidden,
+                                     absl::Time deadline) override {
+    return next_->Run(pass, hidden, deadline);
+  }
+  void Cancel() override { next_->Cancel(); }
+
+ private:
+  std::unique_ptr<StageRunner> next_;
+};
+
+absl::Status CheckPlan(const Model& model, const PlacementPlan& plan, int stage, bool has_next) {
+  const std::string fingerprint = FingerprintOf(model.spec());
+  if (plan.model_fingerprint != fingerprint) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the plan was made for model ", plan.model, " (fingerprint ",
+                     plan.model_fingerprint, ") but ", model.reference(), " has fingerprint ",
+                     fingerprint, ": plan again"));
+  }
+  if (stage < 0 || stage >= static_cast<int>(plan.stages.size())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("stage ", stage, " of a plan with ", plan.stages.size()));
+  }
+  const int blocks = static_cast<int>(2 * model.spec().layers.size() + 2);
+  int at = 0;
+  for (const Stage& s : plan.stages) {
+    if (s.first_block != at || s.end_block <= at || s.end_block > blocks) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "the plan's stages do not cover the model's ", blocks, " blocks in order"));
+    }
+    at = s.end_block;
+  }
+  if (at != blocks) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the plan's stages end at block ", at, " of ", blocks));
+  }
+  if (plan.context < 1 || plan.slots < 1 || plan.max_pass_tokens < 1) {
+    return absl::InvalidArgumentError("the plan's context, slots or max_pass_tokens is below 1");
+  }
+  const bool last = stage + 1 == static_cast<int>(plan.stages.size());
+  if (last == has_next) {
+    return absl::InvalidArgumentError(absl::StrCat("stage ", stage, last ? " is the last and" : "",
+                                                   " was given ", has_next ? "a" : "no", " link"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<StageRunner>> StageRunner::Create(std::shared_ptr<const Model> model,
+                                                                 const PlacementPlan& plan,
+                                                                 int stage,
+                                                                 std::unique_ptr<StageLink> next,
+                                                                 const StageOptions& options) {
+  MILLRACE_RETURN_IF_ERROR(CheckPlan(*model, plan, stage, next != nullptr));
+  auto runner = std::make_unique<Runner>(std::move(model), plan, stage, std::move(next));
+  MILLRACE_RETURN_IF_ERROR(runner->Load(plan, options));
+  return runner;
+}
+
+std::unique_ptr<StageLink> MakeLocalLink(std::unique_ptr<StageRunner> next) {
+  return std::make_unique<LocalLink>(std::move(next));
+}
+
+absl::StatusOr<std::unique_ptr<StageRunner>> CreateLocalStages(std::shared_ptr<const Model> model,
+                                                               const PlacementPlan& plan,
+                                                               const StageOptions& options) {
+  std::unique_ptr<StageRunner> next;
+  for (int stage = static_cast<int>(plan.stages.size()) - 1; stage >= 0; --stage) {
+    std::unique_ptr<StageLink> link = next ? MakeLocalLink(std::move(next)) : nullptr;
+    MILLRACE_ASSIGN_OR_RETURN(
+        next, StageRunner::Create(model, plan, stage, std::move(link), options));
+  }
+  if (next == nullptr) return absl::InvalidArgumentError("the plan has no stages");
+  return next;
+}
+
+}  // namespace millrace
