@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "millrace/v1/planner.grpc.pb.h"
+#include "millrace/v1/worker.grpc.pb.h"
 #include "planner/active_calls.h"
 #include "planner/membership.h"
 #include "planner/solver.h"

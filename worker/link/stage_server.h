@@ -11,7 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
-#include "millrace/v1/worker.pb.h"
+#include "millrace/v1/worker.grpc.pb.h"
 #include "worker/stage_runner.h"
 
 namespace millrace {
