@@ -53,7 +53,7 @@ class ClusterController::Change {
 
 ClusterController::ClusterController(absl::Duration lease)
     : membership_(lease, [this](const WorkerId& worker, const std::string& reason) {
-        spdlog::warn("worker '{}' is gone: {}", worker.value(), reason);
+        spdlog::warn("worker '{}' is no longer a member: {}", worker.value(), reason);
         calls_.Lose(worker, reason);
       }) {}
 

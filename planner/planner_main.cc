@@ -16,7 +16,8 @@
 namespace millrace {
 namespace {
 
-constexpr absl::Duration kStopTimeout = absl::Seconds(5);
+// What runs has been cancelled by then; this is for connections of idle clients.
+constexpr absl::Duration kStopTimeout = absl::Seconds(2);
 
 struct PlannerFlags {
   std::string listen = "127.0.0.1:7600";

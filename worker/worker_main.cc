@@ -22,7 +22,8 @@
 namespace millrace {
 namespace {
 
-constexpr absl::Duration kStopTimeout = absl::Seconds(5);
+// What runs has been cancelled by then; this is for connections of idle clients.
+constexpr absl::Duration kStopTimeout = absl::Seconds(2);
 constexpr char kServiceName[] = "millrace.v1.WorkerService";
 
 struct WorkerFlags {

@@ -1,0 +1,161 @@
+#include "proto/convert.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "proto/plan_json.h"
+
+namespace millrace {
+namespace {
+
+using ::testing::HasSubstr;
+
+ModelSpec SmallModel() {
+  ModelSpec model;
+  model.architecture = "llama";
+  model.name = "small";
+  model.vocab = 100;
+  model.d_model = 32;
+  model.context_length = 64;
+  model.norm_epsilon = 1e-6f;
+  model.tied_output = true;
+  model.rope = {RopeStyle::kHalfSplit, 8, 5e5f, 2.0f, {1, 2, 3, 4}};
+  model.layers = {{4, 2, 8, 64}};
+  model.tensors = {{"token_embd.weight",
+                    TensorRole::kTokenEmbedding,
+                    -1,
+                    DType::kF16,
+                    {100, 32},
+                    0,
+                    Bytes(128),
+                    Bytes(6400)},
+                   {"blk.0.ffn_down.weight",
+                    TensorRole::kFfnDown,
+                    0,
+                    DType::kQ8_0,
+                    {32, 64},
+                    0,
+                    Bytes(6528),
+                    Bytes(2176)}};
+  model.files = {{"small.gguf", Bytes(9000)}};
+  return model;
+}
+
+PlacementPlan SmallPlan() {
+  PlacementPlan plan;
+  plan.epoch = Epoch{7};
+  plan.model = "small.gguf";
+  plan.model_fingerprint = "0123456789abcdef";
+  plan.context = 64;
+  plan.slots = 2;
+  plan.kv_type = DType::kQ8_0;
+  plan.stages = {{WorkerId("w0"), DeviceId("cpu"), DeviceKind::kCpu, "h:1", 0, 2},
+                 {WorkerId("w1"), DeviceId("gpu0"), DeviceKind::kGpu, "h:2", 2, 4}};
+  plan.blocks = {{0, "embed", 0, Home::kDevice, 0, Bytes(6400), "f16"},
+                 {1, "blk.0.attn", 0, Home::kDevice, 0, Bytes(10), "f16"},
+                 {2, "blk.0.ffn", 1, Home::kHost, 3, Bytes(20), "q8_0"},
+                 {3, "head", 1, Home::kDevice, 0, Bytes(0), "f16"}};
+  plan.ledger = {{WorkerId("w0"), "cpu", Purpose::kStreamRing, Bytes(5)}};
+  plan.totals = {{WorkerId("w0"), "cpu", Bytes(100), Bytes(50)}};
+  plan.predicted.ttft = absl::Milliseconds(12.5);
+  plan.predicted.stage_time_per_token = {absl::Milliseconds(1), absl::Milliseconds(2)};
+  plan.binding_constraint = "memory of w1";
+  return plan;
+}
+
+TEST(ConvertTest, ModelSurvivesTheRoundTrip) {
+  const v1::ModelSpec wire = ToProto(SmallModel());
+  const absl::StatusOr<ModelSpec> back = FromProto(wire);
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(ToProto(*back).SerializeAsString(), wire.SerializeAsString());
+  EXPECT_EQ(FingerprintOf(*back), FingerprintOf(SmallModel()));
+  EXPECT_EQ(back->tensors[1].role, TensorRole::kFfnDown);
+  EXPECT_EQ(back->tensors[1].dtype, DType::kQ8_0);
+  EXPECT_EQ(back->rope.style, RopeStyle::kHalfSplit);
+}
+
+TEST(ConvertTest, EveryDTypeSurvivesTheRoundTrip) {
+  for (DType dtype : kAllDTypes) EXPECT_EQ(*FromProto(ToProto(dtype)), dtype);
+  EXPECT_FALSE(FromProto(v1::DTYPE_UNSPECIFIED).ok());
+}
+
+TEST(ConvertTest, BadModelFieldsAreNamed) {
+  const auto refusal = [](const std::function<void(v1::ModelSpec&)>& spoil) {
+    v1::ModelSpec wire = ToProto(SmallModel());
+    spoil(wire);
+    return std::string(FromProto(wire).status().message());
+  };
+  EXPECT_THAT(refusal([](v1::ModelSpec& m) { m.set_vocab(0); }), HasSubstr("ModelSpec.vocab"));
+  EXPECT_THAT(refusal([](v1::ModelSpec& m) { m.mutable_tensors(1)->set_layer(1); }),
+              HasSubstr("ModelSpec.tensors[1].layer"));
+  EXPECT_THAT(refusal([](v1::ModelSpec& m) { m.mutable_tensors(0)->set_size(-1); }),
+              HasSubstr("ModelSpec.tensors[0].size"));
+  EXPECT_THAT(refusal([](v1::ModelSpec& m) { m.mutable_tensors(0)->clear_shape(); }),
+              HasSubstr("ModelSpec.tensors[0].shape"));
+  EXPECT_THAT(refusal([](v1::ModelSpec& m) { m.mutable_layers(0)->set_kv_heads(5); }),
+              HasSubstr("ModelSpec.layers[0].kv_heads"));
+  EXPECT_THAT(refusal([](v1::ModelSpec& m) { m.mutable_rope()->add_frequency_factors(1); }),
+              HasSubstr("frequency_factors"));
+}
+
+TEST(ConvertTest, PlanSurvivesTheRoundTripThroughJson) {
+  const std::string json = PlanToJson(SmallPlan());
+  EXPECT_THAT(json, HasSubstr("\"first_block\": 2"));
+  const absl::StatusOr<PlacementPlan> back = PlanFromJson(json);
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(PlanToJson(*back), json);
+  EXPECT_EQ(back->blocks[2].home, Home::kHost);
+  EXPECT_EQ(back->ledger[0].purpose, Purpose::kStreamRing);
+  EXPECT_EQ(back->predicted.ttft, absl::Milliseconds(12.5));
+}
+
+TEST(ConvertTest, BadPlanFieldsAreNamed) {
+  const auto refusal = [](const std::function<void(v1::PlacementPlan&)>& spoil) {
+    v1::PlacementPlan wire = ToProto(SmallPlan());
+    spoil(wire);
+    const absl::Status status = FromProto(wire).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    return std::string(status.message());
+  };
+  const std::string version = refusal([](v1::PlacementPlan& p) { p.set_format_version(9); });
+  EXPECT_THAT(version, HasSubstr("version 9"));
+  EXPECT_THAT(version, HasSubstr("version 1"));
+  EXPECT_THAT(refusal([](v1::PlacementPlan& p) { p.mutable_stages(1)->set_first_block(3); }),
+              HasSubstr("stages[1].first_block"));
+  EXPECT_THAT(refusal([](v1::PlacementPlan& p) { p.mutable_stages(0)->set_end_block(0); }),
+              HasSubstr("stages[0].end_block"));
+  EXPECT_THAT(refusal([](v1::PlacementPlan& p) { p.mutable_blocks()->RemoveLast(); }),
+              HasSubstr("PlacementPlan.blocks"));
+  EXPECT_THAT(refusal([](v1::PlacementPlan& p) { p.mutable_blocks(2)->set_stage(0); }),
+              HasSubstr("blocks[2].stage"));
+  EXPECT_THAT(refusal([](v1::PlacementPlan& p) { p.set_slots(0); }), HasSubstr("slots"));
+  EXPECT_THAT(refusal([](v1::PlacementPlan& p) { p.set_kv_type(v1::DTYPE_UNSPECIFIED); }),
+              HasSubstr("kv_type"));
+  EXPECT_THAT(refusal([](v1::PlacementPlan& p) { p.clear_stages(); }), HasSubstr("stages"));
+}
+
+TEST(ConvertTest, BrokenPlanJsonIsRefused) {
+  EXPECT_FALSE(PlanFromJson("{").ok());
+  EXPECT_FALSE(PlanFromJson("[]").ok());
+  EXPECT_THAT(std::string(PlanFromJson("{\"slotz\": 3}").status().message()), HasSubstr("slotz"));
+}
+
+TEST(ConvertTest, HostsThatClaimTooMuchAreRefused) {
+  HostSpec host;
+  host.worker = WorkerId("w0");
+  host.memory_total = 8_GiB;
+  host.budget = 9_GiB;
+  host.devices.resize(1);
+  host.devices[0].id = DeviceId("cpu");
+  EXPECT_THAT(std::string(FromProto(ToProto(host)).status().message()),
+              HasSubstr("HostSpec.budget"));
+  host.budget = 8_GiB;
+  EXPECT_TRUE(FromProto(ToProto(host)).ok());
+  host.devices.push_back(host.devices[0]);
+  EXPECT_THAT(std::string(FromProto(ToProto(host)).status().message()), HasSubstr("devices[1].id"));
+}
+
+}  // namespace
+}  // namespace millrace
