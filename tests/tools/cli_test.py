@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""The command line's contract: exit codes, messages, JSON shapes; figures where ../shared is there.
+
+Usage: cli_test.py MILLRACE_BINARY (from the repository root).
+"""
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+BINARY = None
+SHARED = pathlib.Path("../shared")
+GOLDENS = SHARED / "models/quill-7m-goldens.json"
+
+
+def millrace(*args, timeout=60):
+    return subprocess.run([BINARY, *map(str, args)], capture_output=True, text=True, timeout=timeout)
+
+
+class UsageTest(unittest.TestCase):
+    def expect(self, code, needles, *args):
+        result = millrace(*args)
+        self.assertEqual(result.returncode, code, result.stderr)
+        self.assertEqual(result.stdout, "")
+        for needle in needles:
+            self.assertIn(needle, result.stderr)
+
+    def test_bad_values_name_flag_and_value(self):
+        self.expect(2, ["--ctx", "abc"], "plan", "--ctx", "abc")
+        self.expect(2, ["--slots"], "plan", "--slots", "0")
+        self.expect(2, ["--kv-type", "q9"], "plan", "--kv-type", "q9")
+        self.expect(2, ["--host-memory", "lots"], "plan", "--host-memory", "lots")
+        self.expect(2, ["--devices", "tpu7"], "plan", "--devices", "tpu7")
+        self.expect(2, ["--pin", "blk.0.ffn"], "plan", "--pin", "blk.0.ffn")
+        self.expect(2, ["--workers", "w0"], "plan", "--workers", "w0")
+        self.expect(2, ["--tokens", "x"], "logits", "--tokens", "1,x")
+        self.expect(2, ["-p"], "run")
+        self.expect(2, [], "fly")
+
+    def test_missing_files_are_named(self):
+        self.expect(1, ["/no/such.gguf"], "inspect", "/no/such.gguf")
+        self.expect(1, ["/no/text"], "eval", "--text", "/no/text")
+
+    def test_unreachable_planner_is_named_within_five_seconds(self):
+        result = millrace("status", "--planner", "127.0.0.1:1", timeout=5)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("127.0.0.1:1", result.stderr)
+
+
+class JsonTest(unittest.TestCase):
+    def json(self, *args, timeout=60):
+        result = millrace(*args, "--json", timeout=timeout)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return json.loads(result.stdout)
+
+    def test_inspect(self):
+        out = self.json("inspect")
+        self.assertEqual((out["architecture"], out["layers"], out["vocab"]), ("llama", 8, 4096))
+        self.assertEqual(sum(t["bytes"] for t in out["tensors"]), out["weight_bytes"])
+
+    def test_plan_round_trip_and_refusal(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/plan.json"
+            out = self.json("plan", "--ctx", 256, "-o", path)
+            self.assertEqual(out["context"], 256)
+            self.assertGreater(len(out["ledger"]), 0)
+            self.assertGreater(out["predicted"]["time_per_token_ms"], 0)
+            text = self.json("run", "--plan", path, "-p", "Once", "-n", 4, "--temp", 0)
+            self.assertEqual(len(text["tokens"]), 4)
+            refused = millrace("run", "--plan", path, "--ctx", 128, "-p", "Once")
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn("context", refused.stderr)
+
+    def test_plan_over_imagined_workers_splits(self):
+        out = self.json("plan", "--ctx", 256, "--workers", "w0=40MiB,w1=40MiB")
+        self.assertLessEqual({s["worker"] for s in out["stages"]}, {"w0", "w1"})
+
+    def test_does_not_fit(self):
+        result = millrace("plan", "--workers", "w0=1MiB", "--json")
+        self.assertEqual(result.returncode, 3, result.stderr)
+        self.assertIn("infeasible", json.loads(result.stdout))
+
+    def test_run_fields_and_seed(self):
+        args = ("run", "-p", "Fellow citizens", "-n", 12, "--seed", 5, "--ctx", 128)
+        one, two = self.json(*args), self.json(*args)
+        self.assertEqual(one["tokens"], two["tokens"])
+        self.assertEqual(one["seed"], 5)
+        for field in ("ttft_ms", "tpot_ms", "tokens_per_second"):
+            self.assertGreater(one["timings"][field], 0)
+            self.assertIn(field, one["predicted"])
+
+    def test_bench_fields(self):
+        out = self.json("bench", "--prompt", 16, "--gen", 8, "--batch", "1,2", "--repeat", 1)
+        kinds = [(r["kind"], r["batch"]) for r in out["results"]]
+        self.assertEqual(kinds, [("prefill", 1), ("decode", 1), ("decode", 2)])
+        for row in out["results"]:
+            rate = row["tokens_per_second"]
+            self.assertTrue(0 < rate["min"] <= rate["median"] <= rate["max"])
+
+    def test_tokenize_there_and_back(self):
+        tokens = self.json("tokenize", "-p", "ROMEO:\n But soft")["tokens"]
+        back = self.json("tokenize", "--ids", ",".join(map(str, tokens)))
+        self.assertEqual(back["text"], "ROMEO:\n But soft")
+
+    @unittest.skipUnless(GOLDENS.exists(), f"{GOLDENS} is not here")
+    def test_goldens(self):
+        for case in json.loads(GOLDENS.read_text())["cases"]:
+            ids = ",".join(map(str, case["ids"]))
+            logits = self.json("logits", "--tokens", ids)["logits"]
+            worst = max(abs(a - b) for a, b in zip(logits, case["last_logits"], strict=True))
+            self.assertLess(worst, 0.02)
+            out = self.json("run", "-p", case["prompt"], "--temp", 0, "-n", 48, "--ignore-eos")
+            self.assertEqual(out["prompt_tokens"], case["ids"])
+            self.assertEqual(out["tokens"], case["greedy"])
+
+    @unittest.skipUnless((SHARED / "models").exists(), "../shared/models is not here")
+    def test_perplexity_of_the_demo_model(self):
+        text = SHARED / "models/quill-valid.txt"
+        out = self.json("eval", "--text", text, timeout=300)
+        self.assertEqual(out["windows"], 88)
+        self.assertAlmostEqual(out["perplexity"], 58.024, delta=0.005 * 58.024)
+
+
+if __name__ == "__main__":
+    BINARY = sys.argv.pop(1)
+    unittest.main()
