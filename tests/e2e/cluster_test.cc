@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "absl/time/clock.h"
+#include "proto/bytes.h"
 #include "proto/grpc_status.h"
 #include "proto/grpc_transport.h"
 #include "tests/e2e/cluster_process.h"
@@ -67,6 +68,22 @@ TEST_F(ClusterTest, TwoWorkersGiveTheGoldenTokens) {
     EXPECT_EQ(generated.tokens, golden.greedy) << golden.prompt;
     EXPECT_TRUE(generated.offsets_in_order);
     EXPECT_EQ(generated.summary.finish(), v1::FINISH_REASON_MAX_TOKENS);
+  }
+}
+
+TEST_F(ClusterTest, WorkersStayWithinTheirBudgets) {
+  ASSERT_NO_FATAL_FAILURE(Start(2));
+  LoadDemo(DemoRequest(/*slots=*/2));
+  for (const GoldenCase& golden : goldens_) cluster_.Generate(GreedyRequest(golden, 200));
+  absl::SleepFor(absl::Seconds(1));  // a heartbeat later
+  const v1::ClusterStatus status = cluster_.Status();
+  for (const v1::MemberStatus& member : status.members()) {
+    const Bytes resident(member.worker().resident_bytes());
+    std::printf("[ resident ] %s: %s, overhead %s, budget %s\n", member.name().c_str(),
+                FormatBytes(resident).c_str(),
+                FormatBytes(Bytes(member.host().devices(0).overhead())).c_str(),
+                FormatBytes(Bytes(member.host().budget())).c_str());
+    EXPECT_LE(resident.count(), member.host().budget());
   }
 }
 
