@@ -265,6 +265,22 @@ TEST_F(ClusterTest, AnotherProtocolVersionIsRefusedWithBothNamed) {
   EXPECT_THAT(status.error_message(), HasSubstr("version 1"));
 }
 
+TEST_F(ClusterTest, HealthSaysServing) {
+  ASSERT_NO_FATAL_FAILURE(Start(1));
+  EXPECT_EQ(Health(cluster_.planner_address(), ""), 1);
+  EXPECT_EQ(Health(cluster_.planner_address(), "millrace.v1.PlannerService"), 1);
+  const std::string worker = cluster_.Status().members(0).host().address();
+  EXPECT_EQ(Health(worker, "millrace.v1.WorkerService"), 1);
+  cluster_.planner().Signal(SIGKILL);  // a worker without a planner is up, but serves nobody
+  cluster_.planner().Wait(absl::Seconds(5));
+  const absl::Time give_up = absl::Now() + absl::Seconds(5);
+  while (Health(worker, "millrace.v1.WorkerService") != 2 && absl::Now() < give_up) {
+    absl::SleepFor(absl::Milliseconds(20));
+  }
+  EXPECT_EQ(Health(worker, "millrace.v1.WorkerService"), 2);
+  EXPECT_EQ(Health(worker, ""), 1);
+}
+
 TEST_F(ClusterTest, SigtermEndsEveryProcessWithZero) {
   ASSERT_NO_FATAL_FAILURE(Start(2));
   LoadDemo(DemoRequest());
