@@ -1,0 +1,23 @@
+// Simple placements that a plan is compared with: what other programs do.
+#ifndef MILLRACE_PLANNER_BASELINES_H_
+#define MILLRACE_PLANNER_BASELINES_H_
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "planner/placement_problem.h"
+
+namespace millrace {
+
+struct Baseline {
+  std::string name;  // "fill by free memory", "proportional to memory", "one device"
+  // Predicted seconds per decoded token; nullopt: it does not fit.
+  std::optional<double> seconds;
+};
+
+std::vector<Baseline> ComputeBaselines(const PlacementProblem& problem);
+
+}  // namespace millrace
+
+#endif  // MILLRACE_PLANNER_BASELINES_H_

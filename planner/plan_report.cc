@@ -1,0 +1,125 @@
+#include "planner/plan_report.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "planner/baselines.h"
+
+namespace millrace {
+namespace {
+
+std::string Milliseconds(absl::Duration d) {
+  const double ms = absl::ToDoubleMilliseconds(d);
+  return absl::StrFormat(ms < 10 ? "%.2f ms" : "%.0f ms", ms);
+}
+
+Bytes LedgerBytes(const PlacementPlan& plan, const Stage& stage, Purpose purpose) {
+  Bytes sum;
+  for (const LedgerEntry& e : plan.ledger) {
+    if (e.worker == stage.worker && e.memory == stage.device.value() && e.purpose == purpose) {
+      sum += e.bytes;
+    }
+  }
+  return sum;
+}
+
+const LedgerTotal* FindTotal(const PlacementPlan& plan, const Stage& stage) {
+  for (const LedgerTotal& t : plan.totals) {
+    if (t.worker == stage.worker && t.memory == stage.device.value()) return &t;
+  }
+  return nullptr;
+}
+
+std::string Bar(Bytes used, Bytes budget) {
+  constexpr int kWidth = 10;
+  const double share =
+      budget > Bytes(0) ? static_cast<double>(used.count()) / static_cast<double>(budget.count()) : 1;
+  const int full = std::clamp(static_cast<int>(share * kWidth + 0.5), 0, kWidth);
+  std::string bar(static_cast<size_t>(full), '#');
+  bar.resize(kWidth, '.');
+  return absl::StrFormat("%s %3.0f%%", bar, 100 * share);
+}
+
+std::string BlockRange(const PlacementPlan& plan, const Stage& s) {
+  const std::string first = plan.blocks[s.first_block].name;
+  const std::string last = plan.blocks[s.end_block - 1].name;
+  return first == last ? first : absl::StrCat(first, " .. ", last);
+}
+
+}  // namespace
+
+std::string RenderPlanTable(const PlacementPlan& plan) {
+  std::string out = absl::StrFormat(
+      "%s over %d stage%s: context %d x %d slot%s, KV cache %s, passes of up to %d tokens\n\n",
+      plan.model, plan.stages.size(), plan.stages.size() == 1 ? "" : "s", plan.context, plan.slots,
+      plan.slots == 1 ? "" : "s", std::string(DTypeName(plan.kv_type)), plan.max_pass_tokens);
+  absl::StrAppendFormat(&out, "%-16s %-24s %9s %9s %9s %9s  %s\n", "worker/device", "blocks",
+                        "weights", "KV", "other", "budget", "used");
+  for (const Stage& s : plan.stages) {
+    const LedgerTotal* total = FindTotal(plan, s);
+    const Bytes weights = LedgerBytes(plan, s, Purpose::kWeights);
+    const Bytes kv = LedgerBytes(plan, s, Purpose::kKvCache);
+    const Bytes used = total ? total->used : Bytes(0), budget = total ? total->budget : Bytes(0);
+    absl::StrAppendFormat(&out, "%-16s %-24s %9s %9s %9s %9s  %s\n",
+                          absl::StrCat(s.worker.value(), "/", s.device.value()),
+                          BlockRange(plan, s), FormatBytes(weights), FormatBytes(kv),
+                          FormatBytes(used - weights - kv), FormatBytes(budget), Bar(used, budget));
+  }
+  for (const LedgerTotal& t : plan.totals) {
+    if (t.memory != "host") continue;
+    absl::StrAppendFormat(&out, "%-16s %-24s %9s %9s %9s %9s  %s\n",
+                          absl::StrCat(t.worker.value(), "/host"), "weights kept in RAM",
+                          FormatBytes(t.used), "", "", FormatBytes(t.budget), Bar(t.used, t.budget));
+  }
+  const Prediction& p = plan.predicted;
+  absl::StrAppendFormat(
+      &out,
+      "\npredicted: %.1f tokens/s (%s each), first token of a %d-token prompt after %s\n"
+      "limited by %s\n",
+      p.decode_tokens_per_second, Milliseconds(p.time_per_token), p.prompt_tokens,
+      Milliseconds(p.ttft), plan.binding_constraint);
+  return out;
+}
+
+std::string RenderExplain(const PlacementProblem& problem, const PlacementPlan& plan) {
+  std::string out = RenderPlanTable(plan);
+  absl::StrAppend(&out, "\nledger\n");
+  for (const LedgerEntry& e : plan.ledger) {
+    absl::StrAppendFormat(&out, "  %-24s %-12s %10s\n",
+                          absl::StrCat(e.worker.value(), "/", e.memory),
+                          std::string(PurposeName(e.purpose)), FormatBytes(e.bytes));
+  }
+  absl::StrAppend(&out, "\ntime of one decoded token\n");
+  for (size_t i = 0; i < plan.stages.size() && i < plan.predicted.stage_time_per_token.size(); ++i) {
+    absl::StrAppendFormat(&out, "  %-24s %10s\n",
+                          absl::StrCat(plan.stages[i].worker.value(), "/",
+                                       plan.stages[i].device.value()),
+                          Milliseconds(plan.predicted.stage_time_per_token[i]));
+  }
+  absl::StrAppendFormat(&out, "  %-24s %10s\n", "links",
+                        Milliseconds(plan.predicted.hop_time_per_token));
+  absl::StrAppend(&out, "\nagainst simpler placements\n");
+  const double mine = absl::ToDoubleSeconds(plan.predicted.time_per_token);
+  for (const Baseline& b : ComputeBaselines(problem)) {
+    absl::StrAppendFormat(&out, "  %-32s %s\n", b.name,
+                          b.seconds ? absl::StrFormat("%.1f tokens/s, this plan is %.2f x",
+                                                      1 / *b.seconds, *b.seconds / mine)
+                                    : "does not fit");
+  }
+  return out;
+}
+
+std::string RenderInfeasible(const Infeasibility& infeasible) {
+  std::string out = absl::StrCat("does not fit: ", infeasible.summary, "\n");
+  if (!infeasible.nearest_budget.empty()) absl::StrAppend(&out, "nearest budget that would do:\n");
+  for (const auto& fix : infeasible.nearest_budget) {
+    absl::StrAppendFormat(&out, "  %-24s %s instead of %s\n",
+                          absl::StrCat(fix.worker.value(), "/", fix.memory), FormatBytes(fix.wanted),
+                          FormatBytes(fix.budget));
+  }
+  return out;
+}
+
+}  // namespace millrace

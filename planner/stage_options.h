@@ -1,0 +1,62 @@
+// StageTable: for every device and every contiguous run of blocks, whether it fits, with which homes,
+// and how long one decoded token takes there. The search's whole knowledge of the problem.
+#ifndef MILLRACE_PLANNER_STAGE_OPTIONS_H_
+#define MILLRACE_PLANNER_STAGE_OPTIONS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "planner/cost_model.h"
+#include "planner/memory_budget.h"
+#include "planner/pins.h"
+#include "planner/placement_problem.h"
+
+namespace millrace {
+
+struct StageOption {
+  bool fits = false;
+  bool hopeless = false;        // nor does any longer run from the same block
+  double seconds = 0;           // one decoded token
+  std::vector<bool> host_home;  // by block of the run; empty: all on the device
+};
+
+struct StageChoice {
+  int device = 0;  // index into AllDevices
+  int first = 0;
+  int end = 0;
+};
+
+class StageTable {
+ public:
+  StageTable(const PlacementProblem& problem, const MemoryBudget& memory, const CostModel& cost,
+             const ResolvedPins& pins);
+
+  int size() const { return memory_.size(); }
+  int devices() const { return static_cast<int>(refs_.size()); }
+  // Blocks [first, end), end > first.
+  const StageOption& Option(int device, int first, int end) const;
+  // A lower bound of the time of blocks [first, all), on the fastest devices.
+  double LeastSeconds(int first) const { return least_[static_cast<size_t>(first)]; }
+  double HopSeconds(int from_device, int to_device) const;
+  // Room on a device for weights, cache and activations: the smaller of its and the host's budget.
+  Bytes Room(int device) const;
+  const HostSpec& Host(int device) const;
+  const DeviceSpec& Device(int device) const;
+
+ private:
+  StageOption Make(int device, int first, int end) const;
+  bool SpillToHost(int device, int first, int end, StageOption& option) const;
+  Bytes HostRoom(int device) const;
+
+  const PlacementProblem& problem_;
+  const MemoryBudget& memory_;
+  const CostModel& cost_;
+  const ResolvedPins& pins_;
+  const std::vector<DeviceRef> refs_;
+  std::vector<StageOption> options_;  // [device][first][end - 1]
+  std::vector<double> least_;
+};
+
+}  // namespace millrace
+
+#endif  // MILLRACE_PLANNER_STAGE_OPTIONS_H_

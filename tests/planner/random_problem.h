@@ -1,0 +1,106 @@
+// Random placement problems for property tests.
+#ifndef MILLRACE_TESTS_PLANNER_RANDOM_PROBLEM_H_
+#define MILLRACE_TESTS_PLANNER_RANDOM_PROBLEM_H_
+
+#include <random>
+#include <string>
+
+#include "planner/placement_problem.h"
+
+namespace millrace {
+
+inline void AddTensor(ModelSpec& m, TensorRole role, int layer, int64_t rows, int64_t cols) {
+  TensorSpec t;
+  t.name = "t" + std::to_string(m.tensors.size());
+  t.role = role;
+  t.layer = layer;
+  t.dtype = DType::kF16;
+  t.shape = rows == 1 ? std::vector<int64_t>{cols} : std::vector<int64_t>{rows, cols};
+  t.size = Bytes(rows * cols * 2);
+  m.tensors.push_back(t);
+}
+
+// `layers` layers whose feed-forward sizes differ when `unequal`.
+inline ModelSpec TestModel(int layers, bool tied, std::mt19937& rng, bool unequal) {
+  ModelSpec m;
+  m.architecture = "llama";
+  m.d_model = 64;
+  m.vocab = 1000;
+  m.tied_output = tied;
+  AddTensor(m, TensorRole::kTokenEmbedding, -1, m.vocab, m.d_model);
+  for (int i = 0; i < layers; ++i) {
+    LayerSpec l{4, 2, 16, 256};
+    if (unequal) l.d_ff = static_cast<int>(64 + rng() % 512);
+    m.layers.push_back(l);
+    AddTensor(m, TensorRole::kAttnNorm, i, 1, 64);
+    AddTensor(m, TensorRole::kAttnQ, i, 64, 64);
+    AddTensor(m, TensorRole::kAttnK, i, 32, 64);
+    AddTensor(m, TensorRole::kAttnV, i, 32, 64);
+    AddTensor(m, TensorRole::kAttnOutput, i, 64, 64);
+    AddTensor(m, TensorRole::kFfnNorm, i, 1, 64);
+    AddTensor(m, TensorRole::kFfnGate, i, l.d_ff, 64);
+    AddTensor(m, TensorRole::kFfnUp, i, l.d_ff, 64);
+    AddTensor(m, TensorRole::kFfnDown, i, 64, l.d_ff);
+  }
+  AddTensor(m, TensorRole::kOutputNorm, -1, 1, 64);
+  if (!tied) AddTensor(m, TensorRole::kOutput, -1, m.vocab, m.d_model);
+  return m;
+}
+
+inline HostSpec CpuHost(const std::string& name, Bytes budget, double gb_per_second) {
+  HostSpec host;
+  host.worker = WorkerId(name);
+  host.budget = host.memory_total = budget;
+  host.dram_bandwidth = Bandwidth::GBPerSecond(gb_per_second);
+  DeviceSpec cpu;
+  cpu.id = DeviceId("cpu");
+  cpu.budget = cpu.memory_total = budget;
+  cpu.memory_bandwidth = host.dram_bandwidth;
+  cpu.prefill_flops = gb_per_second * 1e10;
+  host.devices.push_back(cpu);
+  return host;
+}
+
+inline DeviceSpec Gpu(const std::string& name, Bytes budget, double gb_per_second, double h2d) {
+  DeviceSpec gpu;
+  gpu.id = DeviceId(name);
+  gpu.kind = DeviceKind::kGpu;
+  gpu.budget = gpu.memory_total = budget;
+  gpu.memory_bandwidth = Bandwidth::GBPerSecond(gb_per_second);
+  gpu.h2d_bandwidth = Bandwidth::GBPerSecond(h2d);
+  gpu.prefill_flops = 1e14;
+  return gpu;
+}
+
+inline PlacementProblem BaseProblem(ModelSpec model) {
+  PlacementProblem p;
+  p.model_reference = "test";
+  p.model = std::move(model);
+  p.context = 128;
+  p.slots = 2;
+  p.max_pass_tokens = 64;
+  p.activations = {10_KiB, 1_KiB, 4_KiB};
+  return p;
+}
+
+inline PlacementProblem RandomProblem(std::mt19937& rng) {
+  PlacementProblem p = BaseProblem(TestModel(1 + static_cast<int>(rng() % 6), rng() % 2, rng, true));
+  const Bytes total = p.model.weight_bytes();
+  const int hosts = 1 + static_cast<int>(rng() % 3);
+  for (int h = 0; h < hosts; ++h) {
+    const Bytes budget(static_cast<int64_t>(static_cast<double>(total.count()) *
+                                            (0.1 + static_cast<double>(rng() % 130) / 100)));
+    HostSpec host = CpuHost("w" + std::to_string(h), budget, 5 + static_cast<double>(rng() % 40));
+    host.devices[0].overhead = Bytes(rng() % 20000);
+    if (rng() % 3 == 0) {
+      host.devices[0] = Gpu("gpu0", Bytes(budget.count() / 2), 500, 20);
+    }
+    p.cluster.hosts.push_back(host);
+  }
+  if (rng() % 4 == 0) p.pins.push_back({"blk.0.*", "w0"});
+  return p;
+}
+
+}  // namespace millrace
+
+#endif  // MILLRACE_TESTS_PLANNER_RANDOM_PROBLEM_H_

@@ -1,0 +1,265 @@
+// millrace bench: tokens per second of prefill and decode, against the machine's ceilings.
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "kernels/thread_pool.h"
+#include "proto/status_macros.h"
+#include "tools/bench_stats.h"
+#include "tools/cli_io.h"
+#include "tools/commands.h"
+#include "tools/llama_bench.h"
+#include "tools/runtime.h"
+#include "worker/model/model.h"
+
+namespace millrace {
+namespace {
+
+struct BenchFlags {
+  RuntimeRequest runtime;
+  std::string prompts = "512", batches = "1", peer;
+  int generate = 64, repeat = 3;
+  bool json = false;
+};
+
+struct BenchRow {
+  bool prefill = false;
+  int tokens = 0, batch = 1;
+  BenchStats rate;     // tokens per second
+  double ceiling = 0;  // tokens per second
+  double peer = 0;     // tokens per second, 0 = not measured
+};
+
+struct Machine {
+  Bandwidth dram;
+  double flops = 0;
+  int threads = 1;
+};
+
+std::vector<TokenId> SomeTokens(int n, int64_t vocab, int salt) {
+  std::vector<TokenId> tokens(n);
+  for (int i = 0; i < n; ++i) {
+    tokens[i] = static_cast<TokenId>((int64_t{i} * 7919 + salt * 104729 + 11) % vocab);
+  }
+  return tokens;
+}
+
+// What every token's pass reads: all but an embedding that is only looked up.
+Bytes BytesPerPass(const ModelSpec& model) {
+  Bytes bytes = model.weight_bytes();
+  const int embedding = model.FindTensor(TensorRole::kTokenEmbedding);
+  if (!model.tied_output && embedding >= 0) bytes -= model.tensors[embedding].size;
+  return bytes;
+}
+
+double DecodeCeiling(const ModelSpec& model, const PlacementPlan& plan, const Machine& machine,
+                     int batch, int context) {
+  Bytes kv;
+  for (const LayerSpec& layer : model.layers) kv += KvBytesPerToken(layer, plan.kv_type) * context;
+  const absl::Duration pass = (BytesPerPass(model) + kv * batch) / machine.dram;
+  return batch / absl::ToDoubleSeconds(pass);
+}
+
+double PrefillCeiling(const ModelSpec& model, const Machine& machine) {
+  const int embedding = model.FindTensor(TensorRole::kTokenEmbedding);
+  int64_t weights = model.parameters();
+  if (embedding >= 0) weights -= model.vocab * model.d_model;
+  if (!model.tied_output) weights -= model.vocab * model.d_model;  // the head sees one row
+  return machine.flops / (2.0 * static_cast<double>(std::max<int64_t>(weights, 1)));
+}
+
+absl::StatusOr<double> TimePrefill(const Runtime& runtime, const ModelSpec& model, int tokens,
+                                   int salt) {
+  const std::vector<TokenId> prompt = SomeTokens(tokens, model.vocab, salt);
+  const absl::Time start = absl::Now();
+  MILLRACE_RETURN_IF_ERROR(runtime.logits(prompt));
+  return tokens / absl::ToDoubleSeconds(absl::Now() - start);
+}
+
+// `batch` sequences at once; counted from when all of them have a token until the first is done.
+absl::StatusOr<double> TimeDecode(const Runtime& runtime, const ModelSpec& model, int generate,
+                                  int batch) {
+  std::vector<std::vector<absl::Time>> times(batch);
+  std::vector<absl::Status> statuses(batch);
+  std::vector<std::thread> threads;
+  for (int b = 0; b < batch; ++b) {
+    threads.emplace_back([&, b] {
+      GenerateRequest request;
+      request.tokens = SomeTokens(1, model.vocab, b);
+      request.max_tokens = generate;
+      request.sampling.temperature = 0;
+      request.ignore_end_of_generation = true;
+      statuses[b] = runtime
+                        .generate(request,
+                                  [&times, b](const GenerateEvent&) {
+                                    times[b].push_back(absl::Now());
+                                    return true;
+                                  })
+                        .status();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  absl::Time begin = absl::InfinitePast(), end = absl::InfiniteFuture();
+  for (int b = 0; b < batch; ++b) {
+    MILLRACE_RETURN_IF_ERROR(statuses[b]);
+    begin = std::max(begin, times[b].front());
+    end = std::min(end, times[b].back());
+  }
+  int64_t made = 0;
+  for (const std::vector<absl::Time>& sequence : times) {
+    made += std::count_if(sequence.begin(), sequence.end(),
+                          [&](absl::Time t) { return t > begin && t <= end; });
+  }
+  const double seconds = absl::ToDoubleSeconds(end - begin);
+  if (made == 0 || seconds <= 0) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "--gen: ", generate, " tokens are too few for ", batch, " sequences to run side by side"));
+  }
+  return static_cast<double>(made) / seconds;
+}
+
+template <typename Measure>
+absl::StatusOr<BenchStats> Repeat(int repeat, const Measure& measure) {
+  MILLRACE_RETURN_IF_ERROR(measure(0).status());  // warm-up
+  std::vector<double> rates;
+  for (int i = 0; i < repeat; ++i) {
+    MILLRACE_ASSIGN_OR_RETURN(const double rate, measure(i + 1));
+    rates.push_back(rate);
+  }
+  return Summarize(std::move(rates));
+}
+
+absl::StatusOr<std::vector<BenchRow>> Measure(const Runtime& runtime, const ModelSpec& model,
+                                              const Machine& machine, const BenchFlags& flags,
+                                              const std::vector<int>& prompts,
+                                              const std::vector<int>& batches) {
+  std::vector<BenchRow> rows;
+  for (int tokens : prompts) {
+    BenchRow row{.prefill = true, .tokens = tokens};
+    MILLRACE_ASSIGN_OR_RETURN(row.rate, Repeat(flags.repeat, [&](int salt) {
+                                return TimePrefill(runtime, model, tokens, salt);
+                              }));
+    row.ceiling = PrefillCeiling(model, machine);
+    rows.push_back(row);
+  }
+  if (flags.generate == 0) return rows;
+  for (int batch : batches) {
+    BenchRow row{.prefill = false, .tokens = flags.generate, .batch = batch};
+    MILLRACE_ASSIGN_OR_RETURN(row.rate, Repeat(flags.repeat, [&](int) {
+                                return TimeDecode(runtime, model, flags.generate, batch);
+                              }));
+    row.ceiling = DecodeCeiling(model, runtime.plan, machine, batch, flags.generate / 2);
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+absl::Status AddPeer(const BenchFlags& flags, const std::vector<int>& prompts, int threads,
+                     std::vector<BenchRow>& rows) {
+  PeerRequest request{flags.peer, flags.runtime.model, prompts, flags.generate,
+                      threads,    flags.repeat};
+  MILLRACE_ASSIGN_OR_RETURN(const std::vector<PeerResult> results, RunLlamaBench(request));
+  for (BenchRow& row : rows) {
+    for (const PeerResult& result : results) {
+      const bool same = row.prefill ? result.prompt == row.tokens && result.generated == 0
+                                    : result.generated == row.tokens && result.prompt == 0;
+      if (same && row.batch == 1) row.peer = result.tokens_per_second;
+    }
+  }
+  return absl::OkStatus();
+}
+
+void PrintRows(const std::vector<BenchRow>& rows, bool json, const Machine& machine) {
+  nlohmann::ordered_json results = nlohmann::ordered_json::array();
+  if (!json) {
+    std::printf("%-8s %7s %6s %10s %10s %10s %9s %10s %7s\n", "kind", "tokens", "batch", "median",
+                "min", "max", "ceiling", "llama.cpp", "ratio");
+  }
+  for (const BenchRow& row : rows) {
+    const char* kind = row.prefill ? "prefill" : "decode";
+    const double percent = row.ceiling > 0 ? 100 * row.rate.median / row.ceiling : 0;
+    if (!json) {
+      std::printf("%-8s %7d %6d %10.1f %10.1f %10.1f %8.0f%%", kind, row.tokens, row.batch,
+                  row.rate.median, row.rate.min, row.rate.max, percent);
+      if (row.peer > 0) std::printf(" %10.1f %6.2fx", row.peer, row.rate.median / row.peer);
+      std::printf("\n");
+      continue;
+    }
+    nlohmann::ordered_json out = {{"kind", kind}, {"tokens", row.tokens}, {"batch", row.batch}};
+    out["tokens_per_second"] = {
+        {"median", row.rate.median}, {"min", row.rate.min}, {"max", row.rate.max}};
+    out["ceiling_tokens_per_second"] = row.ceiling;
+    out["percent_of_ceiling"] = percent;
+    if (row.peer > 0) {
+      out["peer_tokens_per_second"] = row.peer;
+      out["ratio_to_peer"] = row.rate.median / row.peer;
+    }
+    results.push_back(out);
+  }
+  if (json) {
+    PrintJson({{"results", results},
+               {"threads", machine.threads},
+               {"dram_bytes_per_second", machine.dram.bytes_per_second()},
+               {"matmul_flops", machine.flops}});
+  }
+}
+
+absl::StatusOr<int> RunBench(BenchFlags flags) {
+  MILLRACE_ASSIGN_OR_RETURN(const std::vector<int> prompts,
+                            ParseIntList("--prompt", flags.prompts, 1));
+  MILLRACE_ASSIGN_OR_RETURN(const std::vector<int> batches,
+                            ParseIntList("--batch", flags.batches, 1));
+  RuntimeRequest& request = flags.runtime;
+  if (!request.planner.empty()) {
+    return absl::InvalidArgumentError("--planner: bench measures this machine; leave it out");
+  }
+  if (!flags.peer.empty() && request.model.empty()) {
+    return absl::InvalidArgumentError("--peer-llama-bench: needs MODEL as a GGUF file");
+  }
+  MILLRACE_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model, Model::Open(request.model));
+  request.budget.slots =
+      std::max(request.budget.slots, *std::max_element(batches.begin(), batches.end()));
+  request.expected_prompt_tokens = *std::max_element(prompts.begin(), prompts.end());
+  if (request.budget.context == 0) {
+    request.budget.context = std::max(request.expected_prompt_tokens, flags.generate + 1);
+  }
+  Machine machine;
+  machine.threads = request.budget.threads > 0 ? request.budget.threads : UsableThreads();
+  machine.dram = MeasureReadBandwidth(machine.threads, 256_MiB);
+  machine.flops = MeasureMatmulFlops(machine.threads);
+  MILLRACE_ASSIGN_OR_RETURN(RuntimeOrInfeasible opened, OpenRuntime(request));
+  if (opened.infeasible.has_value()) return ReportInfeasible(*opened.infeasible, flags.json);
+  MILLRACE_ASSIGN_OR_RETURN(std::vector<BenchRow> rows, Measure(*opened.runtime, model->spec(),
+                                                                machine, flags, prompts, batches));
+  opened.runtime.reset();  // the peer gets the machine for itself
+  if (!flags.peer.empty()) {
+    MILLRACE_RETURN_IF_ERROR(AddPeer(flags, prompts, machine.threads, rows));
+  }
+  PrintRows(rows, flags.json, machine);
+  return kExitDone;
+}
+
+}  // namespace
+
+void AddBenchCommand(CLI::App& app, Command& chosen) {
+  auto flags = std::make_shared<BenchFlags>();
+  CLI::App* sub = app.add_subcommand("bench", "tokens per second, against the machine's ceilings");
+  AddRuntimeFlags(sub, flags->runtime);
+  sub->add_option("--prompt", flags->prompts, "prompt lengths")->capture_default_str();
+  sub->add_option("--batch", flags->batches, "sequences decoding together")->capture_default_str();
+  sub->add_option("--gen", flags->generate, "tokens to make per sequence; 0 = no decode")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str();
+  sub->add_option("--repeat", flags->repeat, "measurements after a warm-up")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  sub->add_option("--peer-llama-bench", flags->peer,
+                  "run this llama-bench on the same file with the same threads, too");
+  sub->add_flag("--json", flags->json, "print one JSON object");
+  sub->callback([flags, &chosen] { chosen = [flags] { return RunBench(*flags); }; });
+}
+
+}  // namespace millrace

@@ -1,0 +1,45 @@
+// The budget flags that plan, run, eval, logits and bench share, in one place.
+#ifndef MILLRACE_TOOLS_BUDGET_FLAGS_H_
+#define MILLRACE_TOOLS_BUDGET_FLAGS_H_
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "millrace/v1/plan.pb.h"
+#include "planner/placement_problem.h"
+#include "worker/probe.h"
+
+namespace millrace {
+
+struct BudgetFlags {
+  std::string device_memory, host_memory, devices, kv_type = "f16";
+  int context = 0;  // 0: the command's default
+  int slots = 1;
+  int threads = 0;  // 0: all usable cores
+  int max_pass_tokens = 512;
+  std::vector<std::string> pins;
+};
+
+// `flags` outlives `app`'s parse.
+void AddBudgetFlags(CLI::App* app, BudgetFlags& flags);
+
+struct Budget {
+  ProbeOptions probe;
+  DType kv_type = DType::kF16;
+  std::vector<Pin> pins;
+};
+
+// InvalidArgument names the flag, the value and what would do.
+absl::StatusOr<Budget> ParseBudget(const BudgetFlags& flags);
+
+// For a planner; its zeros mean defaults. InvalidArgument: flags that only work in this process.
+absl::StatusOr<v1::PlanOptions> ToPlanOptions(const BudgetFlags& flags);
+
+// "w0=12MiB,w1=12MiB": hosts that need not exist, each like `like` but with that budget.
+absl::StatusOr<ClusterSpec> ParseImaginedWorkers(absl::string_view text, const HostSpec& like);
+
+}  // namespace millrace
+
+#endif  // MILLRACE_TOOLS_BUDGET_FLAGS_H_

@@ -1,0 +1,82 @@
+#include "tools/llama_bench.h"
+
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "proto/status_macros.h"
+
+namespace millrace {
+namespace {
+
+absl::StatusOr<double> NumberIn(const nlohmann::json& entry, const char* field) {
+  const auto it = entry.find(field);
+  if (it == entry.end() || !it->is_number()) {
+    return absl::DataLossError(absl::StrCat("llama-bench's JSON has no number '", field, "'"));
+  }
+  return it->get<double>();
+}
+
+// Everything the child writes to stdout.
+absl::StatusOr<std::string> RunAndRead(std::vector<std::string> arguments) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return absl::InternalError("pipe failed");
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+  std::vector<char*> argv;
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  pid_t pid = 0;
+  const int error = posix_spawn(&pid, argv[0], &actions, nullptr, argv.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  close(ends[1]);
+  if (error != 0) {
+    close(ends[0]);
+    return absl::NotFoundError(absl::StrCat("--peer-llama-bench: cannot run '", arguments[0],
+                                            "': ", std::strerror(error)));
+  }
+  std::string output;
+  char buffer[4096];
+  for (ssize_t n = 0; (n = read(ends[0], buffer, sizeof(buffer))) > 0;) output.append(buffer, n);
+  close(ends[0]);
+  int state = 0;
+  waitpid(pid, &state, 0);
+  if (WIFEXITED(state) && WEXITSTATUS(state) == 0) return output;
+  return absl::UnavailableError(
+      absl::StrCat("--peer-llama-bench: '", arguments[0], "' failed; its messages stand above"));
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<PeerResult>> ParseLlamaBench(absl::string_view json) {
+  const nlohmann::json array =
+      nlohmann::json::parse(json.begin(), json.end(), nullptr, /*allow_exceptions=*/false);
+  if (!array.is_array()) return absl::DataLossError("llama-bench did not print a JSON array");
+  std::vector<PeerResult> results;
+  for (const nlohmann::json& entry : array) {
+    if (!entry.is_object()) return absl::DataLossError("llama-bench's array holds no objects");
+    MILLRACE_ASSIGN_OR_RETURN(const double prompt, NumberIn(entry, "n_prompt"));
+    MILLRACE_ASSIGN_OR_RETURN(const double generated, NumberIn(entry, "n_gen"));
+    MILLRACE_ASSIGN_OR_RETURN(const double rate, NumberIn(entry, "avg_ts"));
+    results.push_back({static_cast<int>(prompt), static_cast<int>(generated), rate});
+  }
+  return results;
+}
+
+absl::StatusOr<std::vector<PeerResult>> RunLlamaBench(const PeerRequest& request) {
+  MILLRACE_ASSIGN_OR_RETURN(
+      const std::string json,
+      RunAndRead({request.binary, "-m", request.model, "-p", absl::StrJoin(request.prompts, ","),
+                  "-n", absl::StrCat(request.generate), "-t", absl::StrCat(request.threads), "-r",
+                  absl::StrCat(request.repeat), "-o", "json"}));
+  return ParseLlamaBench(json);
+}
+
+}  // namespace millrace

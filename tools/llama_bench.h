@@ -1,0 +1,34 @@
+// Runs a llama-bench that the user has, for figures side by side, and reads its JSON.
+#ifndef MILLRACE_TOOLS_LLAMA_BENCH_H_
+#define MILLRACE_TOOLS_LLAMA_BENCH_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace millrace {
+
+struct PeerResult {
+  int prompt = 0;     // tokens read; 0 for a generation test
+  int generated = 0;  // tokens made; 0 for a prompt test
+  double tokens_per_second = 0;
+};
+
+// The array that `llama-bench -o json` prints. DataLoss names the field that is missing.
+absl::StatusOr<std::vector<PeerResult>> ParseLlamaBench(absl::string_view json);
+
+struct PeerRequest {
+  std::string binary, model;
+  std::vector<int> prompts;
+  int generate = 0;
+  int threads = 1;
+  int repeat = 3;
+};
+// NotFound, Unavailable: the program could not be run or failed; its stderr goes to ours.
+absl::StatusOr<std::vector<PeerResult>> RunLlamaBench(const PeerRequest& request);
+
+}  // namespace millrace
+
+#endif  // MILLRACE_TOOLS_LLAMA_BENCH_H_

@@ -1,0 +1,23 @@
+// Planning and running in this process, through the same classes as a cluster.
+#ifndef MILLRACE_TOOLS_LOCAL_RUNTIME_H_
+#define MILLRACE_TOOLS_LOCAL_RUNTIME_H_
+
+#include <memory>
+
+#include "tools/runtime.h"
+#include "worker/model/model.h"
+
+namespace millrace {
+
+// The problem for `model` on this machine, probed under the budget flags.
+absl::StatusOr<PlacementProblem> LocalProblem(const Model& model, const RuntimeRequest& request);
+
+// Reads a plan and checks it against the model and the flags given; FailedPrecondition names the
+// field that differs.
+absl::StatusOr<PlacementPlan> ReadPlanFor(const Model& model, const RuntimeRequest& request);
+
+absl::StatusOr<RuntimeOrInfeasible> OpenLocalRuntime(const RuntimeRequest& request);
+
+}  // namespace millrace
+
+#endif  // MILLRACE_TOOLS_LOCAL_RUNTIME_H_
