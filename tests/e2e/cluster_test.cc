@@ -18,7 +18,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr char kBudget[] = "48MiB";  // per worker: the demo model does not fit one
+constexpr char kBudget[] = "33MiB";  // per worker: the demo model does not fit one
 
 v1::LoadRequest DemoRequest(int slots = 1) {
   v1::LoadRequest request;
@@ -88,8 +88,10 @@ TEST_F(ClusterTest, WorkersStayWithinTheirBudgets) {
 }
 
 TEST_F(ClusterTest, ThreeWorkersGiveTheGoldenTokensAndLogits) {
-  ASSERT_NO_FATAL_FAILURE(Start(3, "40MiB"));
-  LoadDemo(DemoRequest());
+  ASSERT_NO_FATAL_FAILURE(Start(3, "26500KiB"));
+  v1::LoadRequest request = DemoRequest();
+  request.mutable_options()->set_max_pass_tokens(64);
+  EXPECT_EQ(WorkersOf(LoadDemo(request)).size(), 3u) << "the budgets must force a split";
   for (const GoldenCase& golden : goldens_) {
     EXPECT_EQ(cluster_.Generate(GreedyRequest(golden, 48)).tokens, golden.greedy);
     v1::ScoreRequest score;
@@ -199,7 +201,7 @@ TEST_F(ClusterTest, NothingLoadedSaysHowToLoad) {
 }
 
 TEST_F(ClusterTest, BudgetsTooSmallAreRefusedClearly) {
-  ASSERT_NO_FATAL_FAILURE(Start(1, "30MiB"));
+  ASSERT_NO_FATAL_FAILURE(Start(1, "28MiB"));
   const absl::StatusOr<v1::LoadEvent> event = cluster_.Load(DemoRequest());
   ASSERT_TRUE(event.ok()) << event.status();
   ASSERT_TRUE(event->has_infeasible()) << event->DebugString();
