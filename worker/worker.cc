@@ -163,7 +163,8 @@ absl::StatusOr<std::shared_ptr<LoadedStages>> Worker::Build(const PlacementPlan&
     absl::StatusOr<std::unique_ptr<StageRunner>> runner =
         StageRunner::Create(model, plan, stage, std::move(link), options);
     if (!runner.ok()) return Annotate(runner.status(), absl::StrCat("stage ", stage));
-    loaded->resident += (*runner)->resident_bytes();
+    loaded->stage_resident[stage] = (*runner)->resident_bytes();
+    loaded->resident += loaded->stage_resident[stage];
     const bool fed_here = std::binary_search(stages.begin(), stages.end(), stage - 1);
     if (fed_here) {
       next_here = *std::move(runner);
@@ -289,6 +290,7 @@ v1::WorkerStatus Worker::Status() const {
     out.set_device(stage.device.value());
     out.set_first_block(stage.first_block);
     out.set_end_block(stage.end_block);
+    out.set_resident_bytes(loaded->stage_resident.at(i).count());
     for (const auto& server : loaded->servers) {
       if (server->stage() == i) out.set_passes(server->passes());
     }

@@ -4,6 +4,7 @@
 #define MILLRACE_WORKER_WORKER_H_
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -37,6 +38,7 @@ struct ModelDescription {
 struct LoadedStages {
   PlacementPlan plan;
   std::vector<int> stages;                            // of the plan, ascending
+  std::map<int, Bytes> stage_resident;                // as allocated
   std::unique_ptr<Engine> engine;                     // set where stage 0 is loaded
   std::vector<std::unique_ptr<StageServer>> servers;  // of the stages that another worker feeds
   Bytes resident;                                     // by all stages, as allocated

@@ -1,6 +1,7 @@
 #include "tests/e2e/cluster_process.h"
 
 #include <fcntl.h>
+#include <grpcpp/generic/generic_stub.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
@@ -174,6 +175,31 @@ std::string TestCluster::Logs() const {
   for (const auto& [name, worker] : workers_)
     absl::StrAppend(&logs, "-- ", name, "\n", worker->Log());
   return logs;
+}
+
+// Debian ships no generated code for the health messages: HealthCheckRequest is one string, field
+// 1; HealthCheckResponse one enum, field 1
+// (https://github.com/grpc/grpc/blob/master/doc/health-checking.md).
+int Health(const std::string& address, const std::string& service) {
+  grpc::GenericStub stub(MakeChannel(address));
+  grpc::ClientContext context;
+  SetTimeout(context, absl::Seconds(5));
+  const std::string wire =
+      absl::StrCat("\x0a", std::string(1, static_cast<char>(service.size())), service);
+  const grpc::Slice slice(wire);
+  grpc::CompletionQueue queue;
+  const auto call = stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check",
+                                          grpc::ByteBuffer(&slice, 1), &queue);
+  call->StartCall();
+  grpc::ByteBuffer answer;
+  grpc::Status status;
+  call->Finish(&answer, &status, nullptr);
+  void* tag = nullptr;
+  bool ok = false;
+  if (!queue.Next(&tag, &ok) || !ok || !status.ok()) return -1;
+  grpc::Slice bytes;
+  if (!answer.DumpToSingleSlice(&bytes).ok() || bytes.size() != 2) return -1;
+  return bytes.begin()[1];
 }
 
 std::vector<GoldenCase> ReadGoldens() {

@@ -77,6 +77,10 @@ class TestCluster {
   std::unique_ptr<v1::PlannerService::Stub> stub_;
 };
 
+// What grpc.health.v1 answers for `service` at `address`: 1 = SERVING, 2 = NOT_SERVING; -1: no
+// answer.
+int Health(const std::string& address, const std::string& service);
+
 struct GoldenCase {
   std::string prompt;
   std::vector<int32_t> ids;

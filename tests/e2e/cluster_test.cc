@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "absl/time/clock.h"
+#include "proto/bytes.h"
 #include "proto/grpc_status.h"
 #include "proto/grpc_transport.h"
 #include "tests/e2e/cluster_process.h"
@@ -17,7 +18,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr char kBudget[] = "48MiB";  // per worker: the demo model does not fit one
+constexpr char kBudget[] = "33MiB";  // per worker: the demo model does not fit one
 
 v1::LoadRequest DemoRequest(int slots = 1) {
   v1::LoadRequest request;
@@ -70,9 +71,27 @@ TEST_F(ClusterTest, TwoWorkersGiveTheGoldenTokens) {
   }
 }
 
+TEST_F(ClusterTest, WorkersStayWithinTheirBudgets) {
+  ASSERT_NO_FATAL_FAILURE(Start(2));
+  LoadDemo(DemoRequest(/*slots=*/2));
+  for (const GoldenCase& golden : goldens_) cluster_.Generate(GreedyRequest(golden, 200));
+  absl::SleepFor(absl::Seconds(1));  // a heartbeat later
+  const v1::ClusterStatus status = cluster_.Status();
+  for (const v1::MemberStatus& member : status.members()) {
+    const Bytes resident(member.worker().resident_bytes());
+    std::printf("[ resident ] %s: %s, overhead %s, budget %s\n", member.name().c_str(),
+                FormatBytes(resident).c_str(),
+                FormatBytes(Bytes(member.host().devices(0).overhead())).c_str(),
+                FormatBytes(Bytes(member.host().budget())).c_str());
+    EXPECT_LE(resident.count(), member.host().budget());
+  }
+}
+
 TEST_F(ClusterTest, ThreeWorkersGiveTheGoldenTokensAndLogits) {
-  ASSERT_NO_FATAL_FAILURE(Start(3, "40MiB"));
-  LoadDemo(DemoRequest());
+  ASSERT_NO_FATAL_FAILURE(Start(3, "26500KiB"));
+  v1::LoadRequest request = DemoRequest();
+  request.mutable_options()->set_max_pass_tokens(64);
+  EXPECT_EQ(WorkersOf(LoadDemo(request)).size(), 3u) << "the budgets must force a split";
   for (const GoldenCase& golden : goldens_) {
     EXPECT_EQ(cluster_.Generate(GreedyRequest(golden, 48)).tokens, golden.greedy);
     v1::ScoreRequest score;
@@ -182,7 +201,7 @@ TEST_F(ClusterTest, NothingLoadedSaysHowToLoad) {
 }
 
 TEST_F(ClusterTest, BudgetsTooSmallAreRefusedClearly) {
-  ASSERT_NO_FATAL_FAILURE(Start(1, "30MiB"));
+  ASSERT_NO_FATAL_FAILURE(Start(1, "28MiB"));
   const absl::StatusOr<v1::LoadEvent> event = cluster_.Load(DemoRequest());
   ASSERT_TRUE(event.ok()) << event.status();
   ASSERT_TRUE(event->has_infeasible()) << event->DebugString();
@@ -246,6 +265,22 @@ TEST_F(ClusterTest, AnotherProtocolVersionIsRefusedWithBothNamed) {
   EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
   EXPECT_THAT(status.error_message(), HasSubstr("version 77"));
   EXPECT_THAT(status.error_message(), HasSubstr("version 1"));
+}
+
+TEST_F(ClusterTest, HealthSaysServing) {
+  ASSERT_NO_FATAL_FAILURE(Start(1));
+  EXPECT_EQ(Health(cluster_.planner_address(), ""), 1);
+  EXPECT_EQ(Health(cluster_.planner_address(), "millrace.v1.PlannerService"), 1);
+  const std::string worker = cluster_.Status().members(0).host().address();
+  EXPECT_EQ(Health(worker, "millrace.v1.WorkerService"), 1);
+  cluster_.planner().Signal(SIGKILL);  // a worker without a planner is up, but serves nobody
+  cluster_.planner().Wait(absl::Seconds(5));
+  const absl::Time give_up = absl::Now() + absl::Seconds(5);
+  while (Health(worker, "millrace.v1.WorkerService") != 2 && absl::Now() < give_up) {
+    absl::SleepFor(absl::Milliseconds(20));
+  }
+  EXPECT_EQ(Health(worker, "millrace.v1.WorkerService"), 2);
+  EXPECT_EQ(Health(worker, ""), 1);
 }
 
 TEST_F(ClusterTest, SigtermEndsEveryProcessWithZero) {

@@ -11,6 +11,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
+constexpr char kBudget[] = "38MiB";  // per worker: the demo model does not fit one
 constexpr absl::Duration kDetection = absl::Seconds(5);
 
 class WorkerLossTest : public ::testing::TestWithParam<std::string> {
@@ -18,8 +19,8 @@ class WorkerLossTest : public ::testing::TestWithParam<std::string> {
   void SetUp() override {
     goldens_ = ReadGoldens();
     if (goldens_.empty()) GTEST_SKIP() << "../shared/models/quill-7m-goldens.json is absent";
-    cluster_.StartWorker("w0", "48MiB");
-    cluster_.StartWorker("w1", "48MiB");
+    cluster_.StartWorker("w0", kBudget);
+    cluster_.StartWorker("w1", kBudget);
     ASSERT_TRUE(cluster_.WaitForWorkers(2));
     v1::LoadRequest request;
     request.mutable_options()->set_context(2048);
@@ -69,7 +70,7 @@ TEST_P(WorkerLossTest, KilledMidGenerationThenRestarted) {
   const Generated without = cluster_.Generate(GreedyRequest(goldens_[0], 4));
   EXPECT_EQ(without.status.code(), absl::StatusCode::kUnavailable) << without.status;
   EXPECT_THAT(std::string(without.status.message()), HasSubstr("'" + GetParam() + "'"));
-  cluster_.StartWorker(GetParam(), "48MiB");
+  cluster_.StartWorker(GetParam(), kBudget);
   ExpectServiceAgain();
 }
 
