@@ -101,15 +101,16 @@ bool BatchScheduler::NextBatch(absl::Time now, Pass& pass) {
   pass = Pass();
   pass.epoch = options_.epoch;
   int room = options_.max_pass_tokens;
-  std::vector<std::shared_ptr<Session>> prefills;
-  for (const auto& s : running_) {
-    if (s->pending() == 1 && room > 0) {
-      AddShare(s, 1, pass);
-      --room;
-    } else {
-      prefills.push_back(s);
-    }
+  std::vector<std::shared_ptr<Session>> prefills, decodes;
+  for (const auto& s : running_) (s->pending() == 1 ? decodes : prefills).push_back(s);
+  // Decodes go in first, but a prompt always gets at least one token of the pass (unless the pass is
+  // one token: then they take turns), and where not all decodes fit they take turns too.
+  int decode_room = room;
+  if (!prefills.empty()) decode_room = room > 1 ? room - 1 : static_cast<int>(next_prefill_ % 2);
+  for (size_t i = 0; i < decodes.size() && decode_room > 0; ++i, --decode_room, --room) {
+    AddShare(decodes[(next_decode_ + i) % decodes.size()], 1, pass);
   }
+  if (!decodes.empty()) next_decode_ += static_cast<size_t>(options_.max_pass_tokens);
   if (!prefills.empty()) {
     // Everybody's chunk is the same share of the room; what short prompts leave goes to the rest.
     const size_t count = prefills.size();
@@ -136,6 +137,14 @@ void BatchScheduler::Emit(Session& s, const RowOutput& output, std::string text)
   if (!s.on_event(event)) s.cancelled.store(true);
 }
 
+// The end of a session's text: bytes of an unfinished character, and what was held back for a stop
+// string (which these bytes may still complete).
+std::string BatchScheduler::Flush(Session& s) {
+  std::string text = s.stops.Push(s.decoder.Finish());
+  if (s.stops.stopped()) s.finish = FinishReason::kStopString;
+  return text + s.stops.Finish();
+}
+
 // Adds one generated token. True when the session is finished.
 bool BatchScheduler::TakeToken(Session& s, const RowOutput& output, absl::Time now) {
   if (s.generated.empty()) s.first_token = now;
@@ -144,9 +153,8 @@ bool BatchScheduler::TakeToken(Session& s, const RowOutput& output, absl::Time n
       !s.request.ignore_end_of_generation && tokenizer_->IsEndOfGeneration(output.token);
   if (ends) {
     s.finish = FinishReason::kEndOfGeneration;
-    const std::string rest = s.stops.Push(s.decoder.Finish()) + s.stops.Finish();
     s.generated.push_back(output.token);
-    Emit(s, output, rest);
+    Emit(s, output, Flush(s));
     return true;
   }
   s.generated.push_back(output.token);
@@ -161,15 +169,11 @@ bool BatchScheduler::TakeToken(Session& s, const RowOutput& output, absl::Time n
   }
   if (full) {
     s.finish = FinishReason::kMaxTokens;
-    text += s.stops.Push(s.decoder.Finish());
-    text += s.stops.Finish();
-    Emit(s, output, std::move(text));
+    Emit(s, output, text + Flush(s));
     return true;
   }
   if (FinishIfFull(s)) {
-    text += s.stops.Push(s.decoder.Finish());
-    text += s.stops.Finish();
-    Emit(s, output, std::move(text));
+    Emit(s, output, text + Flush(s));
     return true;
   }
   Emit(s, output, std::move(text));
@@ -184,7 +188,7 @@ bool BatchScheduler::FinishIfFull(Session& s) {
     s.finish = FinishReason::kContextFull;
     return true;
   }
-  const auto keep = static_cast<std::ptrdiff_t>(std::max(1, options_.context / 2));
+  const auto keep = static_cast<std::ptrdiff_t>(options_.context / 2);
   s.tokens.erase(s.tokens.begin() + 1, s.tokens.end() - keep);
   s.cached = 0;
   return false;

@@ -58,6 +58,7 @@ class BatchScheduler {
   void AddShare(const std::shared_ptr<Session>& session, int tokens, Pass& pass);
   bool TakeToken(Session& s, const RowOutput& output, absl::Time now);
   bool FinishIfFull(Session& s);
+  static std::string Flush(Session& s);
   void Emit(Session& s, const RowOutput& output, std::string text);
   void Leave(const std::shared_ptr<Session>& session);
 
@@ -69,6 +70,7 @@ class BatchScheduler {
   std::vector<int> free_slots_;
   std::vector<Share> shares_;
   size_t next_prefill_ = 0;  // where the round of prompts goes on
+  size_t next_decode_ = 0;   // likewise of decodes, when a pass cannot hold them all
 };
 
 }  // namespace millrace
