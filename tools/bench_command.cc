@@ -138,7 +138,9 @@ absl::StatusOr<std::vector<BenchRow>> Measure(const Runtime& runtime, const Mode
                                               const std::vector<int>& batches) {
   std::vector<BenchRow> rows;
   for (int tokens : prompts) {
-    BenchRow row{.prefill = true, .tokens = tokens};
+    BenchRow row;
+    row.prefill = true;
+    row.tokens = tokens;
     MILLRACE_ASSIGN_OR_RETURN(row.rate, Repeat(flags.repeat, [&](int salt) {
                                 return TimePrefill(runtime, model, tokens, salt);
                               }));
@@ -147,7 +149,9 @@ absl::StatusOr<std::vector<BenchRow>> Measure(const Runtime& runtime, const Mode
   }
   if (flags.generate == 0) return rows;
   for (int batch : batches) {
-    BenchRow row{.prefill = false, .tokens = flags.generate, .batch = batch};
+    BenchRow row;
+    row.tokens = flags.generate;
+    row.batch = batch;
     MILLRACE_ASSIGN_OR_RETURN(row.rate, Repeat(flags.repeat, [&](int) {
                                 return TimeDecode(runtime, model, flags.generate, batch);
                               }));
