@@ -92,7 +92,7 @@ class JsonTest(unittest.TestCase):
             self.assertIn(field, one["predicted"])
 
     def test_bench_fields(self):
-        out = self.json("bench", "--prompt", 16, "--gen", 8, "--batch", "1,2", "--repeat", 1)
+        out = self.json("bench", "--prompt", 16, "--gen", 48, "--batch", "1,2", "--repeat", 1)
         kinds = [(r["kind"], r["batch"]) for r in out["results"]]
         self.assertEqual(kinds, [("prefill", 1), ("decode", 1), ("decode", 2)])
         for row in out["results"]:
