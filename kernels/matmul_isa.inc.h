@@ -62,15 +62,16 @@ void QuantizeRow(const float* x, int64_t cols, int8_t* q, float* scale, float* s
 
 // `count` columns (a multiple of the block, at most kChunk) of one row from block `block` on: codes,
 // and per 16 columns a scale and an effective minimum (m + s * offset).
-template <DType T>
-inline void UnpackChunk(const uint8_t* row, int64_t column, int count, uint8_t* u, float* s16,
+template <DType T, typename Out>
+inline void UnpackChunk(const uint8_t* row, int64_t column, int count, Out& out, float* s16,
                         float* m16) {
   using C = Codec<T>;
   const uint8_t* b = row + column / C::kBlock * C::kBytes;
   constexpr int kSubs = C::kBlock / C::kSub;
+#pragma GCC unroll 8
   for (int c = 0; c < count; c += C::kBlock, b += C::kBytes) {
     float s[kSubs], m[kSubs];
-    C::Unpack(b, u + c, s, m);
+    C::Unpack(b, c / 32, out, s, m);
     if constexpr (kSubs == 8) {  // Q4_K, Q5_K: each scale for two sixteens
       typedef float F8 __attribute__((vector_size(32)));
       typedef float F16x __attribute__((vector_size(64)));
@@ -100,7 +101,8 @@ void DequantizeBlocks(const uint8_t* row, int64_t cols, float* out) {
   for (int64_t c = 0; c < cols; c += C::kBlock, row += C::kBytes) {
     uint8_t u[C::kBlock];
     float s[kSubs], m[kSubs] = {};
-    C::Unpack(row, u, s, m);
+    MemoryCodes codes{u};
+    C::Unpack(row, 0, codes, s, m);
     for (int j = 0; j < kSubs; ++j) {
       for (int i = 0; i < C::kSub; ++i) {
         const int k = j * C::kSub + i;
@@ -117,20 +119,35 @@ struct ColumnSums {
   VF minima[kMaxVectorColumns];
 };
 
+// The i-th vector of a chunk's codes.
+inline VI CodesOf(const RegisterCodes& codes, int i) {
+#if defined(__AVX512F__)
+  return (VI)_mm512_inserti64x4(_mm512_castsi256_si512((__m256i)codes.v[2 * i]),
+                                (__m256i)codes.v[2 * i + 1], 1);
+#else
+  VI v;
+  memcpy(&v, reinterpret_cast<const uint8_t*>(codes.v) + sizeof(VI) * i, sizeof(v));
+  return v;
+#endif
+}
+
 // Adds one whole unpacked chunk's products with every row of x. Sixteen scales, each for four lanes.
-inline void DotChunk(const MatmulArgs& a, int64_t column, const uint8_t* u, const float* s16,
-                     const float* m16, ColumnSums& sums) {
+inline void DotChunk(const MatmulArgs& a, int64_t column, const RegisterCodes& unpacked,
+                     const float* s16, const float* m16, ColumnSums& sums) {
   constexpr int kVectors = kChunk / (4 * kLanes);   // of codes
   constexpr int kScales = kChunk / 16 / kLanes;     // vectors of scales
   VI codes[kVectors];
-  for (int i = 0; i < kVectors; ++i) codes[i] = LoadI(u + 4 * kLanes * i);
+#pragma GCC unroll 16
+  for (int i = 0; i < kVectors; ++i) codes[i] = CodesOf(unpacked, i);
   for (int64_t t = 0; t < a.n; ++t) {
     const int8_t* q = a.xq.q + t * a.cols + column;
     const float* x16 = a.xq.scale16 + t * (a.cols / 16) + column / 16;
     const float* sum16 = a.xq.sum16 + t * (a.cols / 16) + column / 16;
     VF acc = sums.products[t], low = sums.minima[t];
+#pragma GCC unroll 4
     for (int j = 0; j < kScales; ++j) {
       const VF scale = LoadF(s16 + j * kLanes) * LoadF(x16 + j * kLanes);
+#pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
         const int k = 4 * j + i;
         const VI dot = DotU8S8(VI{}, codes[k], LoadI(q + 4 * kLanes * k));
@@ -169,12 +186,13 @@ void VectorQuantized(const MatmulArgs& a, int64_t begin, int64_t end) {
     for (int64_t t = 0; t < a.n; ++t) sums.products[t] = sums.minima[t] = VF{};
     for (int64_t column = 0; column < a.cols; column += kChunk) {
       const int count = static_cast<int>(a.cols - column < kChunk ? a.cols - column : kChunk);
-      __builtin_prefetch(w + (column / Codec<T>::kBlock) * Codec<T>::kBytes + 2048);
-      __builtin_prefetch(w + (column / Codec<T>::kBlock) * Codec<T>::kBytes + 2048 + 64);
-      UnpackChunk<T>(w, column, count, u, s16, m16);
       if (count == kChunk) {
-        DotChunk(a, column, u, s16, m16, sums);
+        RegisterCodes codes;
+        UnpackChunk<T>(w, column, kChunk, codes, s16, m16);
+        DotChunk(a, column, codes, s16, m16, sums);
       } else {
+        MemoryCodes codes{u};
+        UnpackChunk<T>(w, column, count, codes, s16, m16);
         DotTail(a, column, count, u, s16, m16, sums);
       }
     }
@@ -213,7 +231,6 @@ inline void DotFloatRow(const MatmulArgs& a, const uint8_t* w, int64_t t0, int64
   VF acc[N][kUnroll] = {};
   int64_t c = 0;
   for (; c + kLanes * kUnroll <= a.cols; c += kLanes * kUnroll) {
-    __builtin_prefetch(w + c * kBytes + 2048);
     for (int k = 0; k < kUnroll; ++k) {
       const VF v = LoadWeights<T>(w + (c + k * kLanes) * kBytes);
       for (int t = 0; t < N; ++t) {
@@ -313,7 +330,8 @@ void PanelQuantized(const MatmulArgs& a, int64_t begin, int64_t end, void* scrat
     for (int64_t c = 0; c < a.cols; c += C::kBlock, b += C::kBytes) {
       alignas(64) uint8_t codes[C::kBlock];
       float bs[kSubs], bm[kSubs];
-      C::Unpack(b, codes, bs, bm);
+      MemoryCodes out{codes};
+      C::Unpack(b, 0, out, bs, bm);
       uint8_t* to = u + c * kLanes + 4 * r;
       for (int i = 0; i < C::kBlock / 4; ++i) memcpy(to + 4 * kLanes * i, codes + 4 * i, 4);
       for (int j = 0; j < kSubs; ++j) {

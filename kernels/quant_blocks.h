@@ -4,7 +4,8 @@
 // Every format is one rule over sub-blocks of 16 or 32 values:
 //     value = scale * (code - offset) - minimum
 // with an unsigned code, a per-format constant offset and per-sub-block scale and minimum. Unpack
-// writes the codes of a whole block in order, its scales, and (only where kHasMin) its minima.
+// puts the codes of a whole block in order (32 at a time, from the `at`-th 32 on), writes its scales,
+// and (only where kHasMin) its minima.
 // Everything has internal linkage: translation units for different instruction sets include this.
 #ifndef MILLRACE_KERNELS_QUANT_BLOCKS_H_
 #define MILLRACE_KERNELS_QUANT_BLOCKS_H_
@@ -27,16 +28,24 @@ static inline V LoadV(const uint8_t* p) {
   memcpy(&v, p, sizeof(v));
   return v;
 }
-template <typename V>
-static inline void StoreV(uint8_t* p, V v) {
-  memcpy(p, &v, sizeof(v));
-}
+
+// Where Unpack puts codes, 32 at a time: memory, or (for the vector kernels) registers, because wide
+// loads of what narrower stores have just written would stall.
+struct MemoryCodes {
+  uint8_t* u;
+  inline void Put(int i, V32 v) { memcpy(u + 32 * i, &v, sizeof(v)); }
+};
+struct RegisterCodes {
+  V32 v[8];
+  inline void Put(int i, V32 codes) { v[i] = codes; }
+};
 
 // 16 bytes of nibbles to 32 codes: low nibbles first.
-static inline void UnpackNibbles32(const uint8_t* p, uint8_t* u) {
+static inline V32 Nibbles32(const uint8_t* p) {
   const V16 v = LoadV<V16>(p);
-  StoreV(u, static_cast<V16>(v & 15));
-  StoreV(u + 16, static_cast<V16>(v >> 4));
+  const V16 low = static_cast<V16>(v & 15), high = static_cast<V16>(v >> 4);
+  return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
+                                 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31);
 }
 
 template <DType T>
@@ -47,9 +56,10 @@ template <>
 struct Codec<DType::kQ8_0> {
   static constexpr int kBlock = 32, kSub = 32, kBytes = 34, kOffset = 128;
   static constexpr bool kHasMin = false;
-  static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float*) {
+  template <typename Out>
+  static inline void Unpack(const uint8_t* b, int at, Out& out, float* s, float*) {
     s[0] = HalfToFloat(LoadU16(b));
-    StoreV(u, static_cast<V32>(LoadV<V32>(b + 2) ^ 0x80));
+    out.Put(at, static_cast<V32>(LoadV<V32>(b + 2) ^ 0x80));
   }
 };
 
@@ -58,9 +68,10 @@ template <>
 struct Codec<DType::kQ4_0> {
   static constexpr int kBlock = 32, kSub = 32, kBytes = 18, kOffset = 8;
   static constexpr bool kHasMin = false;
-  static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float*) {
+  template <typename Out>
+  static inline void Unpack(const uint8_t* b, int at, Out& out, float* s, float*) {
     s[0] = HalfToFloat(LoadU16(b));
-    UnpackNibbles32(b + 2, u);
+    out.Put(at, Nibbles32(b + 2));
   }
 };
 
@@ -69,23 +80,22 @@ template <>
 struct Codec<DType::kQ4_1> {
   static constexpr int kBlock = 32, kSub = 32, kBytes = 20, kOffset = 0;
   static constexpr bool kHasMin = true;
-  static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float* m) {
+  template <typename Out>
+  static inline void Unpack(const uint8_t* b, int at, Out& out, float* s, float* m) {
     s[0] = HalfToFloat(LoadU16(b));
     m[0] = -HalfToFloat(LoadU16(b + 2));
-    UnpackNibbles32(b + 4, u);
+    out.Put(at, Nibbles32(b + 4));
   }
 };
 
 // Fifth bits: bit i of a 32-bit word belongs to value i.
-static inline void UnpackFiveBits(const uint8_t* high, const uint8_t* nibbles, uint8_t* u) {
+static inline V32 FiveBits32(const uint8_t* high, const uint8_t* nibbles) {
   const V32 bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128,
                    1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
   V32 fifth;
   for (int i = 0; i < 4; ++i) memset(reinterpret_cast<uint8_t*>(&fifth) + 8 * i, high[i], 8);
-  uint8_t low[32];
-  UnpackNibbles32(nibbles, low);
   const V32 set = (V32)((fifth & bit) != 0);
-  StoreV(u, static_cast<V32>(LoadV<V32>(low) | (set & 16)));
+  return static_cast<V32>(Nibbles32(nibbles) | (set & 16));
 }
 
 // 32 values: f16 d, 4 bytes of fifth bits, nibbles.
@@ -93,9 +103,10 @@ template <>
 struct Codec<DType::kQ5_0> {
   static constexpr int kBlock = 32, kSub = 32, kBytes = 22, kOffset = 16;
   static constexpr bool kHasMin = false;
-  static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float*) {
+  template <typename Out>
+  static inline void Unpack(const uint8_t* b, int at, Out& out, float* s, float*) {
     s[0] = HalfToFloat(LoadU16(b));
-    UnpackFiveBits(b + 2, b + 6, u);
+    out.Put(at, FiveBits32(b + 2, b + 6));
   }
 };
 
@@ -104,10 +115,11 @@ template <>
 struct Codec<DType::kQ5_1> {
   static constexpr int kBlock = 32, kSub = 32, kBytes = 24, kOffset = 0;
   static constexpr bool kHasMin = true;
-  static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float* m) {
+  template <typename Out>
+  static inline void Unpack(const uint8_t* b, int at, Out& out, float* s, float* m) {
     s[0] = HalfToFloat(LoadU16(b));
     m[0] = -HalfToFloat(LoadU16(b + 2));
-    UnpackFiveBits(b + 4, b + 8, u);
+    out.Put(at, FiveBits32(b + 4, b + 8));
   }
 };
 
@@ -138,13 +150,15 @@ template <>
 struct Codec<DType::kQ4_K> {
   static constexpr int kBlock = 256, kSub = 32, kBytes = 144, kOffset = 0;
   static constexpr bool kHasMin = true;
-  static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float* m) {
+  template <typename Out>
+  static inline void Unpack(const uint8_t* b, int at, Out& out, float* s, float* m) {
     UnpackSixBitPairs(b + 4, HalfToFloat(LoadU16(b)), HalfToFloat(LoadU16(b + 2)), s, m);
     const uint8_t* q = b + 16;
+#pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
       const V32 v = LoadV<V32>(q + 32 * j);
-      StoreV(u + 64 * j, static_cast<V32>(v & 15));
-      StoreV(u + 64 * j + 32, static_cast<V32>(v >> 4));
+      out.Put(at + 2 * j, static_cast<V32>(v & 15));
+      out.Put(at + 2 * j + 1, static_cast<V32>(v >> 4));
     }
   }
 };
@@ -155,14 +169,16 @@ template <>
 struct Codec<DType::kQ5_K> {
   static constexpr int kBlock = 256, kSub = 32, kBytes = 176, kOffset = 0;
   static constexpr bool kHasMin = true;
-  static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float* m) {
+  template <typename Out>
+  static inline void Unpack(const uint8_t* b, int at, Out& out, float* s, float* m) {
     UnpackSixBitPairs(b + 4, HalfToFloat(LoadU16(b)), HalfToFloat(LoadU16(b + 2)), s, m);
     const V32 h = LoadV<V32>(b + 16);
     const uint8_t* q = b + 48;
+#pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
       const V32 v = LoadV<V32>(q + 32 * j);
-      StoreV(u + 64 * j, static_cast<V32>((v & 15) | (((h >> (2 * j)) & 1) << 4)));
-      StoreV(u + 64 * j + 32, static_cast<V32>((v >> 4) | (((h >> (2 * j + 1)) & 1) << 4)));
+      out.Put(at + 2 * j, static_cast<V32>((v & 15) | (((h >> (2 * j)) & 1) << 4)));
+      out.Put(at + 2 * j + 1, static_cast<V32>((v >> 4) | (((h >> (2 * j + 1)) & 1) << 4)));
     }
   }
 };
@@ -172,30 +188,27 @@ template <>
 struct Codec<DType::kQ6_K> {
   static constexpr int kBlock = 256, kSub = 16, kBytes = 210, kOffset = 32;
   static constexpr bool kHasMin = false;
-  static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float*) {
+  template <typename Out>
+  static inline void Unpack(const uint8_t* b, int at, Out& out, float* s, float*) {
     const float d = HalfToFloat(LoadU16(b + 208));
     const int8_t* scales = reinterpret_cast<const int8_t*>(b + 192);
     for (int j = 0; j < 16; ++j) s[j] = d * static_cast<float>(scales[j]);
+#pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
       const V32 first = LoadV<V32>(b + 64 * half), second = LoadV<V32>(b + 64 * half + 32);
       const V32 h = LoadV<V32>(b + 128 + 32 * half);
-      uint8_t* o = u + 128 * half;
-      StoreV(o, static_cast<V32>((first & 15) | ((h & 3) << 4)));
-      StoreV(o + 32, static_cast<V32>((second & 15) | ((h & 12) << 2)));
-      StoreV(o + 64, static_cast<V32>((first >> 4) | (h & 48)));
-      StoreV(o + 96, static_cast<V32>((second >> 4) | ((h & 192) >> 2)));
+      out.Put(at + 4 * half, static_cast<V32>((first & 15) | ((h & 3) << 4)));
+      out.Put(at + 4 * half + 1, static_cast<V32>((second & 15) | ((h & 12) << 2)));
+      out.Put(at + 4 * half + 2, static_cast<V32>((first >> 4) | (h & 48)));
+      out.Put(at + 4 * half + 3, static_cast<V32>((second >> 4) | ((h & 192) >> 2)));
     }
   }
 };
 
 // Two-bit codes of Q2_K and Q3_K: byte i of each 32 holds values i, 32 + i, 64 + i, 96 + i of a half.
-static inline void UnpackTwoBits(const uint8_t* q, uint8_t* u) {
-  for (int half = 0; half < 2; ++half) {
-    const V32 v = LoadV<V32>(q + 32 * half);
-    for (int j = 0; j < 4; ++j) {
-      StoreV(u + 128 * half + 32 * j, static_cast<V32>((v >> (2 * j)) & 3));
-    }
-  }
+// Codes 32k .. 32k + 31 of the block whose 64 bytes are at q.
+static inline V32 TwoBits32(const uint8_t* q, int k) {
+  return static_cast<V32>((LoadV<V32>(q + 32 * (k / 4)) >> (2 * (k % 4))) & 3);
 }
 
 // 256 values: 32 bytes of third bits (bit k of byte i: value 32k + i), 64 bytes of two-bit codes, 12
@@ -204,7 +217,8 @@ template <>
 struct Codec<DType::kQ3_K> {
   static constexpr int kBlock = 256, kSub = 16, kBytes = 110, kOffset = 4;
   static constexpr bool kHasMin = false;
-  static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float*) {
+  template <typename Out>
+  static inline void Unpack(const uint8_t* b, int at, Out& out, float* s, float*) {
     const float d = HalfToFloat(LoadU16(b + 108));
     const uint8_t* p = b + 96;
     for (int j = 0; j < 16; ++j) {
@@ -212,10 +226,10 @@ struct Codec<DType::kQ3_K> {
       const int high = (p[8 + j % 4] >> (2 * (j / 4))) & 3;
       s[j] = d * static_cast<float>((low | (high << 4)) - 32);
     }
-    UnpackTwoBits(b + 32, u);
     const V32 third = LoadV<V32>(b);
+#pragma GCC unroll 8
     for (int k = 0; k < 8; ++k) {
-      StoreV(u + 32 * k, static_cast<V32>(LoadV<V32>(u + 32 * k) | (((third >> k) & 1) << 2)));
+      out.Put(at + k, static_cast<V32>(TwoBits32(b + 32, k) | (((third >> k) & 1) << 2)));
     }
   }
 };
@@ -226,13 +240,15 @@ template <>
 struct Codec<DType::kQ2_K> {
   static constexpr int kBlock = 256, kSub = 16, kBytes = 84, kOffset = 0;
   static constexpr bool kHasMin = true;
-  static inline void Unpack(const uint8_t* b, uint8_t* u, float* s, float* m) {
+  template <typename Out>
+  static inline void Unpack(const uint8_t* b, int at, Out& out, float* s, float* m) {
     const float d = HalfToFloat(LoadU16(b + 80)), dmin = HalfToFloat(LoadU16(b + 82));
     for (int j = 0; j < 16; ++j) {
       s[j] = d * static_cast<float>(b[j] & 15);
       m[j] = dmin * static_cast<float>(b[j] >> 4);
     }
-    UnpackTwoBits(b + 16, u);
+#pragma GCC unroll 8
+    for (int k = 0; k < 8; ++k) out.Put(at + k, TwoBits32(b + 16, k));
   }
 };
 
