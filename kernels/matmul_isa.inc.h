@@ -178,7 +178,6 @@ inline void DotTail(const MatmulArgs& a, int64_t column, int count, const uint8_
 
 template <DType T>
 void VectorQuantized(const MatmulArgs& a, int64_t begin, int64_t end) {
-  alignas(64) uint8_t u[kChunk];
   alignas(64) float s16[kChunk / 16], m16[kChunk / 16];
   for (int64_t row = begin; row < end; ++row) {
     const uint8_t* w = a.w + row * a.row_bytes;
@@ -191,6 +190,7 @@ void VectorQuantized(const MatmulArgs& a, int64_t begin, int64_t end) {
         UnpackChunk<T>(w, column, kChunk, codes, s16, m16);
         DotChunk(a, column, codes, s16, m16, sums);
       } else {
+        alignas(64) uint8_t u[kChunk];
         MemoryCodes codes{u};
         UnpackChunk<T>(w, column, count, codes, s16, m16);
         DotTail(a, column, count, u, s16, m16, sums);
@@ -223,41 +223,48 @@ inline float LoadWeight(const uint8_t* p) {
 template <DType T>
 constexpr int kElementBytes = T == DType::kF32 ? 4 : 2;
 
-// One row of W with N rows of x, two accumulators each where N is small to hide the FMA's latency.
-template <DType T, int N>
-inline void DotFloatRow(const MatmulArgs& a, const uint8_t* w, int64_t t0, int64_t row) {
-  constexpr int kUnroll = N == 1 ? 4 : N == 2 ? 2 : 1;
+// R rows of W with N rows of x.
+template <DType T, int R, int N>
+inline void DotFloatRows(const MatmulArgs& a, int64_t t0, int64_t row) {
   constexpr int kBytes = kElementBytes<T>;
-  VF acc[N][kUnroll] = {};
+  const uint8_t* w = a.w + row * a.row_bytes;
+  VF acc[R][N] = {};
   int64_t c = 0;
-  for (; c + kLanes * kUnroll <= a.cols; c += kLanes * kUnroll) {
-    for (int k = 0; k < kUnroll; ++k) {
-      const VF v = LoadWeights<T>(w + (c + k * kLanes) * kBytes);
-      for (int t = 0; t < N; ++t) {
-        acc[t][k] = Fma(v, LoadF(a.x + (t0 + t) * a.x_stride + c + k * kLanes), acc[t][k]);
+  for (; c + kLanes <= a.cols; c += kLanes) {
+    VF x[N];
+#pragma GCC unroll 4
+    for (int t = 0; t < N; ++t) x[t] = LoadF(a.x + (t0 + t) * a.x_stride + c);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const VF v = LoadWeights<T>(w + r * a.row_bytes + c * kBytes);
+#pragma GCC unroll 4
+      for (int t = 0; t < N; ++t) acc[r][t] = Fma(v, x[t], acc[r][t]);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int t = 0; t < N; ++t) {
+      float sum = Sum(acc[r][t]);
+      for (int64_t i = c; i < a.cols; ++i) {
+        sum += LoadWeight<T>(w + r * a.row_bytes + i * kBytes) * a.x[(t0 + t) * a.x_stride + i];
       }
+      Store(a.out, t0 + t, row + r, sum);
     }
   }
-  for (int t = 0; t < N; ++t) {
-    VF total = acc[t][0];
-    for (int k = 1; k < kUnroll; ++k) total += acc[t][k];
-    float sum = Sum(total);
-    for (int64_t i = c; i < a.cols; ++i) {
-      sum += LoadWeight<T>(w + i * kBytes) * a.x[(t0 + t) * a.x_stride + i];
-    }
-    Store(a.out, t0 + t, row, sum);
-  }
+}
+
+template <DType T, int R>
+inline void VectorFloatRows(const MatmulArgs& a, int64_t row) {
+  int64_t t = 0;
+  for (; t + 4 <= a.n; t += 4) DotFloatRows<T, R, 4>(a, t, row);
+  for (; t + 2 <= a.n; t += 2) DotFloatRows<T, R, 2>(a, t, row);
+  for (; t < a.n; ++t) DotFloatRows<T, R, 1>(a, t, row);
 }
 
 template <DType T>
 void VectorFloat(const MatmulArgs& a, int64_t begin, int64_t end) {
-  for (int64_t row = begin; row < end; ++row) {
-    const uint8_t* w = a.w + row * a.row_bytes;
-    int64_t t = 0;
-    for (; t + 4 <= a.n; t += 4) DotFloatRow<T, 4>(a, w, t, row);
-    for (; t + 2 <= a.n; t += 2) DotFloatRow<T, 2>(a, w, t, row);
-    for (; t < a.n; ++t) DotFloatRow<T, 1>(a, w, t, row);
-  }
+  int64_t row = begin;
+  for (; row + 4 <= end; row += 4) VectorFloatRows<T, 4>(a, row);
+  for (; row < end; ++row) VectorFloatRows<T, 1>(a, row);
 }
 
 // ---- matrix-matrix: a panel of kLanes rows of W, one per lane, times many rows of x ------------

@@ -29,6 +29,15 @@ static inline V LoadV(const uint8_t* p) {
   return v;
 }
 
+// out[i] = factor * v[i] for sixteen small integers.
+typedef int8_t S16 __attribute__((vector_size(16)));
+template <typename V>
+static inline void ScaleSixteen(V v, float factor, float* out) {
+  typedef float F16x __attribute__((vector_size(64)));
+  const F16x f = __builtin_convertvector(v, F16x) * factor;
+  memcpy(out, &f, sizeof(f));
+}
+
 // Where Unpack puts codes, 32 at a time: memory, or (for the vector kernels) registers, because wide
 // loads of what narrower stores have just written would stall.
 struct MemoryCodes {
@@ -191,8 +200,9 @@ struct Codec<DType::kQ6_K> {
   template <typename Out>
   static inline void Unpack(const uint8_t* b, int at, Out& out, float* s, float*) {
     const float d = HalfToFloat(LoadU16(b + 208));
-    const int8_t* scales = reinterpret_cast<const int8_t*>(b + 192);
-    for (int j = 0; j < 16; ++j) s[j] = d * static_cast<float>(scales[j]);
+    S16 scales;
+    memcpy(&scales, b + 192, sizeof(scales));
+    ScaleSixteen(scales, d, s);
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
       const V32 first = LoadV<V32>(b + 64 * half), second = LoadV<V32>(b + 64 * half + 32);
@@ -221,11 +231,17 @@ struct Codec<DType::kQ3_K> {
   static inline void Unpack(const uint8_t* b, int at, Out& out, float* s, float*) {
     const float d = HalfToFloat(LoadU16(b + 108));
     const uint8_t* p = b + 96;
-    for (int j = 0; j < 16; ++j) {
-      const int low = j < 8 ? p[j] & 15 : p[j - 8] >> 4;
-      const int high = (p[8 + j % 4] >> (2 * (j / 4))) & 3;
-      s[j] = d * static_cast<float>((low | (high << 4)) - 32);
+    uint32_t low[2], high;
+    memcpy(low, p, 8);
+    memcpy(&high, p + 8, 4);
+    uint32_t packed[4];
+    for (int j = 0; j < 4; ++j) {
+      packed[j] = ((low[j % 2] >> (4 * (j / 2))) & 0x0f0f0f0fu) |
+                  (((high >> (2 * j)) & 0x03030303u) << 4);
     }
+    S16 scales;
+    memcpy(&scales, packed, sizeof(scales));
+    ScaleSixteen(static_cast<S16>(scales - 32), d, s);
     const V32 third = LoadV<V32>(b);
 #pragma GCC unroll 8
     for (int k = 0; k < 8; ++k) {
@@ -243,10 +259,9 @@ struct Codec<DType::kQ2_K> {
   template <typename Out>
   static inline void Unpack(const uint8_t* b, int at, Out& out, float* s, float* m) {
     const float d = HalfToFloat(LoadU16(b + 80)), dmin = HalfToFloat(LoadU16(b + 82));
-    for (int j = 0; j < 16; ++j) {
-      s[j] = d * static_cast<float>(b[j] & 15);
-      m[j] = dmin * static_cast<float>(b[j] >> 4);
-    }
+    const V16 both = LoadV<V16>(b);
+    ScaleSixteen(static_cast<V16>(both & 15), d, s);
+    ScaleSixteen(static_cast<V16>(both >> 4), dmin, m);
 #pragma GCC unroll 8
     for (int k = 0; k < 8; ++k) out.Put(at + k, TwoBits32(b + 16, k));
   }
