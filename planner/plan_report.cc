@@ -10,11 +10,6 @@
 namespace millrace {
 namespace {
 
-std::string Milliseconds(absl::Duration d) {
-  const double ms = absl::ToDoubleMilliseconds(d);
-  return absl::StrFormat(ms < 10 ? "%.2f ms" : "%.0f ms", ms);
-}
-
 Bytes LedgerBytes(const PlacementPlan& plan, const Stage& stage, Purpose purpose) {
   Bytes sum;
   for (const LedgerEntry& e : plan.ledger) {
@@ -50,6 +45,12 @@ std::string BlockRange(const PlacementPlan& plan, const Stage& s) {
 
 }  // namespace
 
+std::string RenderMilliseconds(absl::Duration d) {
+  if (d <= absl::ZeroDuration() || d == absl::InfiniteDuration()) return "-";
+  const double ms = absl::ToDoubleMilliseconds(d);
+  return absl::StrFormat(ms < 10 ? "%.2f ms" : "%.0f ms", ms);
+}
+
 std::string RenderPlanTable(const PlacementPlan& plan) {
   std::string out = absl::StrFormat(
       "%s over %d stage%s: context %d x %d slot%s, KV cache %s, passes of up to %d tokens\n\n",
@@ -78,12 +79,12 @@ std::string RenderPlanTable(const PlacementPlan& plan) {
       &out,
       "\npredicted: %.1f tokens/s (%s each), first token of a %d-token prompt after %s\n"
       "limited by %s\n",
-      p.decode_tokens_per_second, Milliseconds(p.time_per_token), p.prompt_tokens,
-      Milliseconds(p.ttft), plan.binding_constraint);
+      p.decode_tokens_per_second, RenderMilliseconds(p.time_per_token), p.prompt_tokens,
+      RenderMilliseconds(p.ttft), plan.binding_constraint);
   return out;
 }
 
-std::string RenderExplain(const PlacementProblem& problem, const PlacementPlan& plan) {
+std::string RenderExplain(const PlacementPlan& plan, const PlacementProblem* problem) {
   std::string out = RenderPlanTable(plan);
   absl::StrAppend(&out, "\nledger\n");
   for (const LedgerEntry& e : plan.ledger) {
@@ -96,13 +97,14 @@ std::string RenderExplain(const PlacementProblem& problem, const PlacementPlan& 
     absl::StrAppendFormat(&out, "  %-24s %10s\n",
                           absl::StrCat(plan.stages[i].worker.value(), "/",
                                        plan.stages[i].device.value()),
-                          Milliseconds(plan.predicted.stage_time_per_token[i]));
+                          RenderMilliseconds(plan.predicted.stage_time_per_token[i]));
   }
   absl::StrAppendFormat(&out, "  %-24s %10s\n", "links",
-                        Milliseconds(plan.predicted.hop_time_per_token));
+                        RenderMilliseconds(plan.predicted.hop_time_per_token));
+  if (problem == nullptr) return out;
   absl::StrAppend(&out, "\nagainst simpler placements\n");
   const double mine = absl::ToDoubleSeconds(plan.predicted.time_per_token);
-  for (const Baseline& b : ComputeBaselines(problem)) {
+  for (const Baseline& b : ComputeBaselines(*problem)) {
     absl::StrAppendFormat(&out, "  %-32s %s\n", b.name,
                           b.seconds ? absl::StrFormat("%.1f tokens/s, this plan is %.2f x",
                                                       1 / *b.seconds, *b.seconds / mine)

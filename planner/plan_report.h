@@ -13,10 +13,14 @@ namespace millrace {
 // Stages with their bytes against budgets, predicted speed, and what limits it.
 std::string RenderPlanTable(const PlacementPlan& plan);
 
-// The table, then the ledger line by line and the gain over simpler placements.
-std::string RenderExplain(const PlacementProblem& problem, const PlacementPlan& plan);
+// The table, then the ledger line by line, where a token's time goes, and (with the problem at hand,
+// else null) the gain over simpler placements.
+std::string RenderExplain(const PlacementPlan& plan, const PlacementProblem* problem);
 
 std::string RenderInfeasible(const Infeasibility& infeasible);
+
+// "0.42 ms", "57 ms"; "-" for zero or infinite.
+std::string RenderMilliseconds(absl::Duration d);
 
 }  // namespace millrace
 

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "planner/infeasibility.h"
 #include "planner/plan_builder.h"
+#include "planner/plan_validator.h"
 #include "planner/stage_options.h"
 #include "proto/status_macros.h"
 
@@ -224,6 +225,7 @@ absl::StatusOr<SolveResult> Solve(const PlacementProblem& problem) {
     MILLRACE_ASSIGN_OR_RETURN(result.infeasible, ExplainInfeasible(problem, table, pins));
   } else {
     result.plan = BuildPlan(problem, memory, cost, table, stages);
+    MILLRACE_RETURN_IF_ERROR(ValidatePlan(problem, *result.plan));
   }
   return result;
 }

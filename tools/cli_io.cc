@@ -10,8 +10,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "planner/plan_messages.h"
+#include "planner/plan_report.h"
 #include "proto/plan_json.h"
-#include "tools/plan_text.h"
 
 namespace millrace {
 
@@ -29,7 +29,7 @@ void PrintJson(const nlohmann::ordered_json& json) {
 }
 
 int ReportInfeasible(const Infeasibility& infeasible, bool json) {
-  std::fputs(InfeasibleText(infeasible).c_str(), stderr);
+  std::fputs(RenderInfeasible(infeasible).c_str(), stderr);
   if (json) {
     nlohmann::ordered_json out;
     out["infeasible"] =

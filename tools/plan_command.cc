@@ -4,13 +4,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "planner/plan_messages.h"
+#include "planner/plan_report.h"
 #include "proto/convert.h"
 #include "proto/plan_json.h"
 #include "proto/status_macros.h"
 #include "tools/cli_io.h"
 #include "tools/commands.h"
 #include "tools/local_runtime.h"
-#include "tools/plan_text.h"
 #include "tools/planner_client.h"
 
 namespace millrace {
@@ -39,10 +39,10 @@ absl::StatusOr<SolveResult> PlanOnCluster(const RuntimeRequest& request) {
   return result;
 }
 
-absl::StatusOr<SolveResult> PlanHere(const PlanFlags& flags) {
+absl::StatusOr<SolveResult> PlanHere(const PlanFlags& flags, PlacementProblem& problem) {
   MILLRACE_RETURN_IF_ERROR(ParseBudget(flags.runtime.budget));
   MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<const Model> model, Model::Open(flags.runtime.model));
-  MILLRACE_ASSIGN_OR_RETURN(PlacementProblem problem, LocalProblem(*model, flags.runtime));
+  MILLRACE_ASSIGN_OR_RETURN(problem, LocalProblem(*model, flags.runtime));
   if (!flags.workers.empty()) {
     const HostSpec here = problem.cluster.hosts.front();
     MILLRACE_ASSIGN_OR_RETURN(problem.cluster, ParseImaginedWorkers(flags.workers, here));
@@ -55,15 +55,19 @@ absl::StatusOr<int> RunPlan(const PlanFlags& flags) {
     return absl::InvalidArgumentError(
         absl::StrCat("--workers: '", flags.workers, "' and --planner exclude each other"));
   }
-  MILLRACE_ASSIGN_OR_RETURN(const SolveResult result, flags.runtime.planner.empty()
-                                                          ? PlanHere(flags)
-                                                          : PlanOnCluster(flags.runtime));
+  const bool here = flags.runtime.planner.empty();
+  PlacementProblem problem;  // of a plan made here
+  MILLRACE_ASSIGN_OR_RETURN(const SolveResult result,
+                            here ? PlanHere(flags, problem) : PlanOnCluster(flags.runtime));
   if (result.infeasible.has_value()) return ReportInfeasible(*result.infeasible, flags.json);
   const std::string json = PlanToJson(*result.plan);
   if (!flags.output.empty()) {
     MILLRACE_RETURN_IF_ERROR(WriteTextFile("-o", flags.output, json));
   }
-  std::fputs(flags.json ? json.c_str() : PlanText(*result.plan, flags.explain).c_str(), stdout);
+  const std::string text = flags.json      ? json
+                           : flags.explain ? RenderExplain(*result.plan, here ? &problem : nullptr)
+                                           : RenderPlanTable(*result.plan);
+  std::fputs(text.c_str(), stdout);
   return kExitDone;
 }
 

@@ -6,12 +6,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "planner/plan_report.h"
 #include "proto/plan_json.h"
 #include "proto/request_id.h"
 #include "proto/status_macros.h"
 #include "tools/cli_io.h"
 #include "tools/commands.h"
-#include "tools/plan_text.h"
 #include "tools/prompt.h"
 #include "tools/runtime.h"
 #include "tools/stop_watch.h"
@@ -50,12 +50,12 @@ double TokensPerSecond(const GenerateSummary& summary) {
 void PrintTable(const GenerateSummary& summary, const Prediction& predicted) {
   std::fprintf(stderr, "\n%-18s %12s %12s\n", "", "predicted", "measured");
   std::fprintf(stderr, "%-18s %12s %12s   (predicted for a prompt of %d, this one: %zu)\n",
-               "first token after", FormatMillis(predicted.ttft).c_str(),
-               FormatMillis(summary.ttft).c_str(), predicted.prompt_tokens,
+               "first token after", RenderMilliseconds(predicted.ttft).c_str(),
+               RenderMilliseconds(summary.ttft).c_str(), predicted.prompt_tokens,
                summary.prompt_tokens.size());
   std::fprintf(stderr, "%-18s %12s %12s\n", "time per token",
-               FormatMillis(predicted.time_per_token).c_str(),
-               FormatMillis(summary.time_per_token).c_str());
+               RenderMilliseconds(predicted.time_per_token).c_str(),
+               RenderMilliseconds(summary.time_per_token).c_str());
   std::fprintf(stderr, "%-18s %12.1f %12.1f\n", "tokens/s", predicted.decode_tokens_per_second,
                TokensPerSecond(summary));
 }
@@ -114,7 +114,7 @@ absl::StatusOr<int> RunRun(const RunFlags& flags) {
   MILLRACE_ASSIGN_OR_RETURN(RuntimeOrInfeasible opened, OpenRuntime(flags.runtime));
   if (opened.infeasible.has_value()) return ReportInfeasible(*opened.infeasible, flags.json);
   const Runtime& runtime = *opened.runtime;
-  if (flags.show_plan) std::fputs(PlanText(runtime.plan, false).c_str(), stderr);
+  if (flags.show_plan) std::fputs(RenderPlanTable(runtime.plan).c_str(), stderr);
   if (!flags.json && !flags.prompt.text.empty()) {
     std::fwrite(flags.prompt.text.data(), 1, flags.prompt.text.size(), stdout);
     std::fflush(stdout);

@@ -2,13 +2,13 @@
 #include <cstdio>
 #include <memory>
 
+#include "planner/plan_report.h"
 #include "proto/bytes.h"
 #include "proto/convert.h"
 #include "proto/plan_json.h"
 #include "proto/status_macros.h"
 #include "tools/cli_io.h"
 #include "tools/commands.h"
-#include "tools/plan_text.h"
 #include "tools/planner_client.h"
 
 namespace millrace {
@@ -54,7 +54,7 @@ absl::StatusOr<int> RunStatus(const StatusFlags& flags) {
   for (const v1::MemberStatus& member : status.members()) PrintMember(member);
   if (status.has_plan()) {
     MILLRACE_ASSIGN_OR_RETURN(const PlacementPlan plan, FromProto(status.plan()));
-    std::printf("\n%s", PlanText(plan, false).c_str());
+    std::printf("\n%s", RenderPlanTable(plan).c_str());
   }
   return kExitDone;
 }

@@ -94,7 +94,8 @@ class Engine {
   // Blocks until done. `on_event` is called in order from the engine's thread, must not block long
   // (a bounded queue between it and a slow client is the caller's business) and may return false to
   // cancel. InvalidArgument: the prompt is empty or does not fit, sampling out of range.
-  // ResourceExhausted: queue full. Unavailable: a stage is gone (named). Cancelled: by Cancel.
+  // ResourceExhausted: queue full. Unavailable: a stage is gone (named). A generation ended by
+  // Cancel or by on_event is Ok with FinishReason::kCancelled and what there was; Cancelled: Stop.
   absl::StatusOr<GenerateSummary> Generate(
       const GenerateRequest& request, const std::function<bool(const GenerateEvent&)>& on_event);
 

@@ -55,7 +55,7 @@ uint64_t SumWords(const std::byte* data, size_t bytes) {
 // Bytes the probe may touch: large against caches, small against what may be used.
 Bytes ProbeBuffer(Bytes budget) {
   const Bytes free = budget - ResidentBytes();
-  return Bytes(std::clamp<int64_t>(free.count() / 2, 8 << 20, 256 << 20));
+  return Bytes(std::clamp<int64_t>(free.count() / 2, 8 << 20, 96 << 20));
 }
 
 absl::Status CheckBudget(absl::string_view flag, Bytes budget, Bytes limit, absl::string_view of) {

@@ -227,7 +227,7 @@ TEST(PlanValidatorTest, CatchesEveryKindOfDamage) {
 
 TEST(PlanReportTest, ShowsStagesBudgetsAndBaselines) {
   const PlacementProblem p = TwoWorkers(Bytes(TwoWorkers(Bytes(0)).model.weight_bytes().count() * 3 / 4));
-  const std::string text = RenderExplain(p, *Solve(p)->plan);
+  const std::string text = RenderExplain(*Solve(p)->plan, &p);
   for (const char* part : {"a/cpu", "b/cpu", "head", "tokens/s", "limited by", "weights",
                            "fill by free memory", "does not fit"}) {
     EXPECT_NE(text.find(part), std::string::npos) << part << " in\n" << text;
