@@ -60,6 +60,7 @@ step "The text"
 "$bin/millrace" run --planner "$planner" --ctx 256 -n 96 --temp 0.7 --seed 7 -p "$prompt"
 
 step "The cluster afterwards"
+sleep 0.5  # one heartbeat
 "$bin/millrace" status --planner "$planner"
 echo
 echo "quickstart: done. Try: $bin/millrace run -p \"Fellow citizens,\""

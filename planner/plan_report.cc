@@ -54,7 +54,7 @@ std::string RenderMilliseconds(absl::Duration d) {
 std::string RenderPlanTable(const PlacementPlan& plan) {
   std::string out = absl::StrFormat(
       "%s over %d stage%s: context %d x %d slot%s, KV cache %s, passes of up to %d tokens\n\n",
-      plan.model, plan.stages.size(), plan.stages.size() == 1 ? "" : "s", plan.context, plan.slots,
+      plan.model.empty() ? "the demo model" : plan.model, plan.stages.size(), plan.stages.size() == 1 ? "" : "s", plan.context, plan.slots,
       plan.slots == 1 ? "" : "s", std::string(DTypeName(plan.kv_type)), plan.max_pass_tokens);
   absl::StrAppendFormat(&out, "%-16s %-24s %9s %9s %9s %9s  %s\n", "worker/device", "blocks",
                         "weights", "KV", "other", "budget", "used");

@@ -16,7 +16,7 @@ namespace millrace {
 struct PlannerOptions {
   std::string version;
   absl::Duration lease = absl::Seconds(3);
-  absl::Duration heartbeat = absl::Milliseconds(500);
+  absl::Duration heartbeat = absl::Milliseconds(200);
   absl::Duration longest_call = absl::Hours(1);  // for calls whose client set no deadline
 };
 

@@ -120,7 +120,8 @@ absl::StatusOr<int> RunRun(const RunFlags& flags) {
     std::fflush(stdout);
   }
   absl::StatusOr<GenerateSummary> summary = Stream(runtime, request, flags.json, watch);
-  if (!flags.json) std::fputc('\n', stdout);
+  if (!flags.json) std::fputs("\n", stdout);
+  std::fflush(stdout);
   if (!summary.ok()) return summary.status();
   if (flags.json) {
     PrintJson(ToJson(*summary, runtime.plan.predicted, request.sampling.seed));

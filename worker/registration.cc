@@ -96,10 +96,10 @@ absl::Status Registration::HoldSession(bool& registered) {
                worker_->options().host.worker.value(), response.registered().lease_ms());
   registered = true;
   on_change_(true);
-  while (SleepUnlessStopped(interval)) {
+  do {
     *request.mutable_heartbeat()->mutable_status() = worker_->Status();
     if (!stream->Write(request) || !stream->Read(&response)) return finish();
-  }
+  } while (SleepUnlessStopped(interval));
   request.mutable_leave();
   stream->Write(request);
   stream->WritesDone();
