@@ -14,10 +14,11 @@ namespace millrace {
 namespace {
 
 absl::StatusOr<std::unique_ptr<Engine>> LoadStages(const std::shared_ptr<const Model>& model,
-                                                   const PlacementPlan& plan, int threads) {
+                                                   const PlacementPlan& plan,
+                                                   const RuntimeRequest& request) {
   ProgressBar bar("loading", ProgressBar::Unit::kBytes);
   StageOptions options;
-  options.threads = threads;
+  options.threads = request.budget.threads;
   options.on_load_progress = [&bar](Bytes done, Bytes total) {
     bar.Update(done.count(), total.count());
   };
@@ -29,6 +30,7 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadStages(const std::shared_ptr<const M
   engine.context = plan.context;
   engine.max_pass_tokens = plan.max_pass_tokens;
   engine.epoch = plan.epoch;
+  engine.on_pass = request.on_pass;
   return Engine::Create(model, std::move(first), engine);
 }
 
@@ -117,7 +119,7 @@ absl::StatusOr<RuntimeOrInfeasible> OpenLocalRuntime(const RuntimeRequest& reque
     plan = *std::move(solved.plan);
   }
   MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<Engine> engine,
-                            LoadStages(model, plan, request.budget.threads));
+                            LoadStages(model, plan, request));
   out.runtime = MakeRuntime(std::move(plan), std::move(engine));
   return out;
 }

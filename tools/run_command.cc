@@ -15,6 +15,7 @@
 #include "tools/prompt.h"
 #include "tools/runtime.h"
 #include "tools/stop_watch.h"
+#include "tools/trace_file.h"
 
 namespace millrace {
 namespace {
@@ -25,6 +26,7 @@ struct RunFlags {
   SamplingParams sampling;
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;
+  std::string trace;
   int max_tokens = 128;
   bool ignore_eos = false, context_shift = false, show_plan = false, json = false;
 };
@@ -106,8 +108,17 @@ absl::StatusOr<GenerateSummary> Stream(const Runtime& runtime, const GenerateReq
   return summary;
 }
 
-absl::StatusOr<int> RunRun(const RunFlags& flags) {
+absl::StatusOr<int> RunRun(const RunFlags& given) {
+  RunFlags flags = given;
   InterruptWatch watch;
+  TraceFile trace;
+  if (!flags.trace.empty()) {
+    if (!flags.runtime.planner.empty()) {
+      return absl::InvalidArgumentError(
+          "--trace records this process only: leave --planner out");
+    }
+    flags.runtime.on_pass = [&trace](const PassTrace& pass) { trace.Add(pass); };
+  }
   MILLRACE_ASSIGN_OR_RETURN(std::vector<TokenId> tokens,
                             PromptTokens(flags.runtime.model, flags.prompt));
   const GenerateRequest request = MakeRequest(flags, std::move(tokens));
@@ -122,6 +133,10 @@ absl::StatusOr<int> RunRun(const RunFlags& flags) {
   absl::StatusOr<GenerateSummary> summary = Stream(runtime, request, flags.json, watch);
   if (!flags.json) std::fputs("\n", stdout);
   std::fflush(stdout);
+  if (!flags.trace.empty()) {
+    MILLRACE_RETURN_IF_ERROR(
+        WriteTextFile("--trace", flags.trace, trace.Json(runtime.plan)));
+  }
   if (!summary.ok()) return summary.status();
   if (flags.json) {
     PrintJson(ToJson(*summary, runtime.plan.predicted, request.sampling.seed));
@@ -167,6 +182,8 @@ void AddRunCommand(CLI::App& app, Command& chosen) {
   sub->add_flag("--ignore-eos", flags->ignore_eos, "go on after the model's end token");
   sub->add_flag("--context-shift", flags->context_shift,
                 "when the context is full forget the oldest half and go on");
+  sub->add_option("--trace", flags->trace,
+                  "write a Chrome/Perfetto trace of the passes, one lane per stage");
   sub->add_flag("--show-plan", flags->show_plan, "print the plan's table first (stderr)");
   sub->add_flag("--json", flags->json, "print one JSON object instead of text");
   sub->callback([flags, &chosen] { chosen = [flags] { return RunRun(*flags); }; });

@@ -41,6 +41,7 @@ struct RuntimeRequest {
   BudgetFlags budget;
   int default_context = 4096;  // used, or the model's if that is less, when --ctx is not given
   int expected_prompt_tokens = 512;
+  std::function<void(const PassTrace&)> on_pass;  // in this process only; may be empty
 };
 
 // Plans (or takes the plan) and loads, with a progress bar on stderr.

@@ -85,7 +85,14 @@ void Engine::Impl::Loop() {
   while (NextBatch(pass)) {
     if (pass.tokens.empty()) continue;
     pass.id = ++pass_id_;
-    Complete(pass, first_->Run(pass, FloatView(), absl::Now() + options_.pass_timeout));
+    const absl::Time begin = absl::Now();
+    absl::StatusOr<PassResult> result =
+        first_->Run(pass, FloatView(), begin + options_.pass_timeout);
+    if (result.ok() && options_.on_pass) {
+      options_.on_pass({pass.id, begin, absl::Now(), static_cast<int>(pass.tokens.size()),
+                        static_cast<int>(pass.segments.size()), result->stage_compute});
+    }
+    Complete(pass, std::move(result));
   }
 }
 

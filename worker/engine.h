@@ -66,6 +66,15 @@ struct GenerateSummary {
   absl::Duration time_per_token;  // mean over the tokens after the first; zero for fewer than two
 };
 
+// One finished pass, for traces.
+struct PassTrace {
+  uint64_t id = 0;
+  absl::Time begin, end;
+  int tokens = 0;      // rows of the pass
+  int sequences = 0;   // that have rows in it
+  std::vector<absl::Duration> stage_compute;  // by stage, in order; they run one after the other
+};
+
 struct EngineOptions {
   int slots = 1;
   int context = 0;  // tokens per slot
@@ -73,6 +82,7 @@ struct EngineOptions {
   int max_queue = 64;  // requests waiting for a slot; one more is ResourceExhausted
   absl::Duration pass_timeout = absl::Seconds(120);
   Epoch epoch;
+  std::function<void(const PassTrace&)> on_pass;  // from the engine's thread; may be empty
 };
 
 struct EngineStats {

@@ -5,6 +5,7 @@ Usage: cli_test.py MILLRACE_BINARY (from the repository root).
 """
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -91,6 +92,17 @@ class JsonTest(unittest.TestCase):
             self.assertGreater(one["timings"][field], 0)
             self.assertIn(field, one["predicted"])
 
+    def test_trace_has_one_event_per_pass_in_order(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "trace.json"
+            self.json("run", "-p", "Once", "-n", 5, "--temp", 0, "--ignore-eos", "--trace", path)
+            events = json.loads(path.read_text())["traceEvents"]
+            passes = [e for e in events if e["ph"] == "X"]
+            self.assertEqual(len(passes), 5)  # the prompt gives the first token
+            for earlier, later in zip(passes, passes[1:]):
+                self.assertGreater(earlier["dur"], 0)
+                self.assertGreaterEqual(later["ts"], earlier["ts"] + earlier["dur"])
+
     def test_bench_fields(self):
         out = self.json("bench", "--prompt", 16, "--gen", 48, "--batch", "1,2", "--repeat", 1)
         kinds = [(r["kind"], r["batch"]) for r in out["results"]]
@@ -116,11 +128,17 @@ class JsonTest(unittest.TestCase):
             self.assertEqual(out["tokens"], case["greedy"])
 
     @unittest.skipUnless((SHARED / "models").exists(), "../shared/models is not here")
-    def test_perplexity_of_the_demo_model(self):
-        text = SHARED / "models/quill-valid.txt"
-        out = self.json("eval", "--text", text, timeout=300)
-        self.assertEqual(out["windows"], 88)
-        self.assertAlmostEqual(out["perplexity"], 58.024, delta=0.005 * 58.024)
+    def test_perplexity_of_every_file_in_the_table(self):
+        models = SHARED / "models"
+        rows = re.findall(r"^\| (\w+) \| \d+ \| ([\d.]+) \|", (models / "README.md").read_text(), re.M)
+        self.assertGreater(len(rows), 5)
+        for name, perplexity in rows:
+            with self.subTest(name):
+                out = self.json("eval", models / f"quill-7m-{name}.gguf", "--text",
+                                models / "quill-valid.txt", timeout=300)
+                self.assertEqual(out["windows"], 88)
+                expected = float(perplexity)
+                self.assertAlmostEqual(out["perplexity"], expected, delta=0.005 * expected)
 
 
 if __name__ == "__main__":
