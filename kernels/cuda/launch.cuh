@@ -1,0 +1,66 @@
+// Launching kernels so that one may start while the one before it drains (programmatic dependent
+// launch, compute capability 9.0 and up; elsewhere the same code runs one kernel after the other).
+//
+// Rules for every kernel launched by Launch:
+// 1. Before it touches anything that earlier work on the stream wrote or reads, each thread that
+//    does calls WaitForPrevious(). What no kernel writes (weights) may be read before.
+// 2. Every block calls WaitForPrevious() before it ends, so that waiting for a kernel means waiting
+//    for all those before it.
+// 3. LetNextStart() may come any time: the next kernel's blocks then take free places early.
+#ifndef MILLRACE_KERNELS_CUDA_LAUNCH_CUH_
+#define MILLRACE_KERNELS_CUDA_LAUNCH_CUH_
+
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <utility>
+
+#include "absl/status/status.h"
+#include "kernels/cuda/status.h"
+#include "kernels/cuda/stream.h"
+
+namespace millrace::cuda {
+
+__device__ __forceinline__ void WaitForPrevious() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+#endif
+}
+
+__device__ __forceinline__ void LetNextStart() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+
+// Round to nearest even; beyond f16's range: its largest value of that sign. NaN stays NaN.
+__device__ __forceinline__ __half SaturatedHalf(float v) {
+  return __float2half_rn(v > 65504.0f ? 65504.0f : v < -65504.0f ? -65504.0f : v);
+}
+
+// Asynchronous: the status is the launch's. `shared` bytes of dynamic shared memory; above 48 KiB the
+// caller has raised the kernel's limit (cudaFuncSetAttribute). The stream's device is current.
+template <typename... Params, typename... Args>
+absl::Status Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared,
+                    StreamView stream, Args&&... args) {
+  int device = 0, major = 0;
+  MILLRACE_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
+  MILLRACE_CUDA_RETURN_IF_ERROR(
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared;
+  config.stream = stream.get();
+  config.attrs = &overlap;
+  config.numAttrs = major >= 9 ? 1 : 0;
+  return MILLRACE_CUDA_STATUS(
+      cudaLaunchKernelEx(&config, kernel, static_cast<Params>(std::forward<Args>(args))...));
+}
+
+}  // namespace millrace::cuda
+
+#endif  // MILLRACE_KERNELS_CUDA_LAUNCH_CUH_

@@ -1,0 +1,29 @@
+// How many bytes a weight matrix takes on a GPU, where it is kept in tiles of 16 rows (see
+// kernels/weight_tiles.h). The planner counts with it, the CUDA backend allocates with it.
+#ifndef MILLRACE_PROTO_DEVICE_LAYOUT_H_
+#define MILLRACE_PROTO_DEVICE_LAYOUT_H_
+
+#include "proto/bytes.h"
+#include "proto/dtype.h"
+
+namespace millrace {
+
+inline constexpr int kTileRows = 16;
+
+// Columns of one tile: 256 for the K types, 32 for all others.
+inline int TileCols(DType dtype) {
+  return Info(dtype).block_elements == 256 ? 256 : 32;
+}
+
+// The same bytes per block as in the file; rows are filled up to a multiple of 16 and columns to a
+// multiple of TileCols.
+inline Bytes TiledBytes(DType dtype, int64_t rows, int64_t cols) {
+  const int64_t tile_cols = TileCols(dtype);
+  const int64_t full_rows = (rows + kTileRows - 1) / kTileRows * kTileRows;
+  const int64_t full_cols = (cols + tile_cols - 1) / tile_cols * tile_cols;
+  return RowBytes(dtype, full_cols) * full_rows;
+}
+
+}  // namespace millrace
+
+#endif  // MILLRACE_PROTO_DEVICE_LAYOUT_H_
