@@ -10,14 +10,15 @@ namespace millrace {
 
 inline constexpr int kTileRows = 16;
 
-// Columns of one tile: 256 for the K types, 32 for all others.
+// Columns of one tile: 256 for the K types, 64 for all others.
 inline int TileCols(DType dtype) {
-  return Info(dtype).block_elements == 256 ? 256 : 32;
+  return Info(dtype).block_elements == 256 ? 256 : 64;
 }
 
-// The same bytes per block as in the file; rows are filled up to a multiple of 16 and columns to a
-// multiple of TileCols.
+// The same bytes per block as in the file, but two per value for F32, which becomes F16; rows are
+// filled up to a multiple of 16 and columns to a multiple of TileCols.
 inline Bytes TiledBytes(DType dtype, int64_t rows, int64_t cols) {
+  if (dtype == DType::kF32) dtype = DType::kF16;
   const int64_t tile_cols = TileCols(dtype);
   const int64_t full_rows = (rows + kTileRows - 1) / kTileRows * kTileRows;
   const int64_t full_cols = (cols + tile_cols - 1) / tile_cols * tile_cols;

@@ -1,0 +1,286 @@
+// The kernel behind SmallMatmul, and its launch for one weight type. Included by one .cu per type.
+//
+// A block owns kTiles strips of sixteen rows; its warps divide the columns among them, each bringing
+// its weights into a private ring in shared memory with asynchronous copies, kStages deep, begun
+// before the kernel waits for its predecessor. Every product is one tensor core instruction over
+// sixteen rows, sixteen columns and eight activation rows: one to eight activation rows cost the same.
+// Weights are the stream that must never pause; activations come from the caches.
+#ifndef MILLRACE_KERNELS_MATMUL_CUDA_CUH_
+#define MILLRACE_KERNELS_MATMUL_CUDA_CUH_
+
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/mma.cuh"
+#include "kernels/cuda/tile_codec.cuh"
+#include "kernels/matmul_cuda.h"
+
+namespace millrace::cuda {
+
+struct SmallMatmulParams {
+  const uint8_t* w = nullptr;
+  const uint8_t* up = nullptr;  // SwiGLU: the second matrix
+  int strips = 0;
+  int rows = 0, cols = 0;
+  int tiles_per_strip = 0;
+  const __half* x = nullptr;
+  int64_t ldx = 0;
+  int n = 0;
+  float multiplier = 1, up_multiplier = 1;
+  const float* bias = nullptr;
+  bool accumulate = false;
+  float* y = nullptr;
+  __half* out = nullptr;
+  int64_t ldy = 0;
+};
+
+// How the kernel is cut for a number of activation rows.
+template <int kTilesT, int kEightsT, bool kOneT, bool kSwiGluT>
+struct SmallMatmulShape {
+  static constexpr int kTiles = kTilesT;    // strips per block; SwiGLU: half of them gate, half up
+  static constexpr int kEights = kEightsT;  // activation rows / 8
+  static constexpr bool kOne = kOneT;       // a single activation row
+  static constexpr bool kSwiGlu = kSwiGluT;
+  static constexpr int kWarps = 8;
+  static constexpr int kColumns = kOne ? 1 : 8 * kEights;
+};
+
+template <DType T, typename Shape>
+struct SmallMatmulTraits {
+  using Codec = TileCodec<T>;
+  // Consecutive tiles copied at a time: about 2 KiB of each strip.
+  static constexpr int kTilesPerStage = Codec::kTileBytes >= 1300 ? 1 : 2304 / Codec::kTileBytes;
+  static constexpr int kTileStage = kTilesPerStage * Codec::kTileBytes;  // bytes of one strip
+  static constexpr int kStageBytes = Shape::kTiles * kTileStage;
+  static constexpr int kStages = Shape::kTiles == 1 ? 4 : Shape::kTiles == 2 ? 3 : 2;
+  static constexpr int kRing = Shape::kWarps * kStages * kStageBytes;
+  static constexpr int kReduce = Shape::kWarps * Shape::kTiles * 16 * Shape::kColumns * 4;
+  static constexpr int kShared = kRing > kReduce ? kRing : kReduce;
+};
+
+template <DType T, typename Shape>
+class SmallMatmulWarp {
+ public:
+  using Traits = SmallMatmulTraits<T, Shape>;
+  using Codec = TileCodec<T>;
+
+  __device__ SmallMatmulWarp(const SmallMatmulParams& p, uint8_t* shared)
+      : p_(p), lane_(threadIdx.x % 32), warp_(threadIdx.x / 32),
+        ring_(shared + warp_ * Traits::kStages * Traits::kStageBytes) {
+#pragma unroll
+    for (int m = 0; m < Shape::kTiles; ++m) {
+      const bool second = Shape::kSwiGlu && m >= Shape::kTiles / 2;
+      const int of_block = Shape::kSwiGlu ? Shape::kTiles / 2 : Shape::kTiles;
+      const int strip =
+          min(static_cast<int>(blockIdx.x) * of_block + m % of_block, p.strips - 1);
+      strip_[m] = (second ? p.up : p.w) +
+                  static_cast<int64_t>(strip) * p.tiles_per_strip * Codec::kTileBytes;
+#pragma unroll
+      for (int e = 0; e < Shape::kEights; ++e) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sum_[m][e][i] = 0;
+      }
+    }
+  }
+
+  __device__ int stages() const {
+    return (p_.tiles_per_strip + Traits::kTilesPerStage - 1) / Traits::kTilesPerStage;
+  }
+
+  // Begins copying this warp's i-th stage; commits a group even when there is none left.
+  __device__ void Fetch(int i) {
+    const int stage = warp_ + Shape::kWarps * i;
+    if (stage < stages()) {
+      const int first = stage * Traits::kTilesPerStage;
+      const int tiles = min(Traits::kTilesPerStage, p_.tiles_per_strip - first);
+      const int bytes = tiles * Codec::kTileBytes;
+      uint8_t* slot = ring_ + i % Traits::kStages * Traits::kStageBytes;
+#pragma unroll
+      for (int m = 0; m < Shape::kTiles; ++m) {
+        const uint8_t* from = strip_[m] + static_cast<int64_t>(first) * Codec::kTileBytes;
+        for (int at = 16 * lane_; at < bytes; at += 512) {
+          CopyAsync16(slot + m * Traits::kTileStage + at, from + at);
+        }
+      }
+    }
+    CopyCommit();
+  }
+
+  __device__ void Run() {
+    const int mine = (stages() - warp_ + Shape::kWarps - 1) / Shape::kWarps;
+    for (int i = 0; i < mine; ++i) {
+      CopyWait<Traits::kStages - 1>();
+      __syncwarp();
+      const int first = (warp_ + Shape::kWarps * i) * Traits::kTilesPerStage;
+#pragma unroll 1
+      for (int tile = 0; tile < Traits::kTilesPerStage; ++tile) {
+        if (first + tile < p_.tiles_per_strip) {
+          Multiply(ring_ + i % Traits::kStages * Traits::kStageBytes + tile * Codec::kTileBytes,
+                   (first + tile) * Codec::kTileCols);
+        }
+      }
+      __syncwarp();
+      Fetch(i + Traits::kStages);
+    }
+    CopyWait<0>();
+  }
+
+  // Partial sums to sums[kWarps][kColumns][16 * kTiles].
+  __device__ void Store(float* sums) const {
+    const int g = lane_ / 4, t = lane_ % 4;
+    float* mine = sums + warp_ * Shape::kColumns * 16 * Shape::kTiles;
+#pragma unroll
+    for (int m = 0; m < Shape::kTiles; ++m) {
+#pragma unroll
+      for (int e = 0; e < Shape::kEights; ++e) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int row = 16 * m + g + 8 * (i / 2), column = 8 * e + 2 * t + i % 2;
+          if (!Shape::kOne || column == 0) mine[column * 16 * Shape::kTiles + row] = sum_[m][e][i];
+        }
+      }
+    }
+  }
+
+ private:
+  // One tile of each strip, columns [k, k + kTileCols).
+  __device__ __forceinline__ void Multiply(const uint8_t* tile, int k) {
+    typename Codec::Scales scales[Shape::kTiles];
+#pragma unroll
+    for (int m = 0; m < Shape::kTiles; ++m) {
+      scales[m] = Codec::LoadScales(tile + m * Traits::kTileStage, lane_);
+    }
+#pragma unroll
+    for (int step = 0; step < Codec::kTileCols / 32 / Codec::kStep; ++step) {
+      typename Codec::Codes codes[Shape::kTiles];
+#pragma unroll
+      for (int m = 0; m < Shape::kTiles; ++m) {
+        codes[m] = Codec::LoadCodes(tile + m * Traits::kTileStage, lane_, step);
+      }
+#pragma unroll
+      for (int j = 0; j < Codec::kStep; ++j) {
+        const int column = k + 32 * (step * Codec::kStep + j);
+        uint4 b[Shape::kEights];
+#pragma unroll
+        for (int e = 0; e < Shape::kEights; ++e) b[e] = Activations(e, column);
+#pragma unroll
+        for (int m = 0; m < Shape::kTiles; ++m) {
+          uint32_t a[8];
+          Codec::Fragments(codes[m], scales[m], step, j, a);
+#pragma unroll
+          for (int e = 0; e < Shape::kEights; ++e) {
+            MmaF16(sum_[m][e], a[0], a[1], a[2], a[3], b[e].x, b[e].y);
+            MmaF16(sum_[m][e], a[4], a[5], a[6], a[7], b[e].z, b[e].w);
+          }
+        }
+      }
+    }
+  }
+
+  // Activation row 8e + g, columns [column + 8t, column + 8t + 8); zeros outside x.
+  __device__ __forceinline__ uint4 Activations(int e, int column) const {
+    const int row = 8 * e + lane_ / 4;
+    const bool inside = row < p_.n && (Codec::kTileCols == 256 || column < p_.cols);
+    if (!inside) return make_uint4(0, 0, 0, 0);
+    return *reinterpret_cast<const uint4*>(p_.x + row * p_.ldx + column + 8 * (lane_ % 4));
+  }
+
+  const SmallMatmulParams& p_;
+  const int lane_, warp_;
+  uint8_t* const ring_;
+  const uint8_t* strip_[Shape::kTiles];
+  float sum_[Shape::kTiles][Shape::kEights][4];
+};
+
+// Adds the warps' sums of one row and column, in order.
+template <typename Shape>
+__device__ __forceinline__ float SumOfWarps(const float* sums, int at) {
+  float v = 0;
+#pragma unroll
+  for (int w = 0; w < Shape::kWarps; ++w) v += sums[w * Shape::kColumns * 16 * Shape::kTiles + at];
+  return v;
+}
+
+template <typename Shape>
+__device__ void Finish(const SmallMatmulParams& p, const float* sums) {
+  constexpr int kRows = 16 * Shape::kTiles / (Shape::kSwiGlu ? 2 : 1);
+  for (int i = threadIdx.x; i < kRows * Shape::kColumns; i += 32 * Shape::kWarps) {
+    const int in_block = i % kRows, column = i / kRows;
+    const int row = static_cast<int>(blockIdx.x) * kRows + in_block;
+    if (row >= p.rows || column >= p.n) continue;
+    const int at = column * 16 * Shape::kTiles + in_block;
+    float v = SumOfWarps<Shape>(sums, at) * p.multiplier;
+    if (Shape::kSwiGlu) {
+      const float up = SumOfWarps<Shape>(sums, at + kRows) * p.up_multiplier;
+      p.out[column * p.ldy + row] = SaturatedHalf(v / (1.0f + __expf(-v)) * up);
+    } else {
+      float* y = p.y + column * p.ldy + row;
+      if (p.bias != nullptr) v += p.bias[row];
+      *y = p.accumulate ? *y + v : v;
+    }
+  }
+}
+
+template <DType T, typename Shape>
+__global__ void __launch_bounds__(32 * Shape::kWarps, Shape::kTiles* Shape::kEights <= 2 ? 2 : 1)
+    SmallMatmulKernel(const __grid_constant__ SmallMatmulParams p) {
+  using Traits = SmallMatmulTraits<T, Shape>;
+  extern __shared__ __align__(16) uint8_t shared[];
+  LetNextStart();
+  SmallMatmulWarp<T, Shape> warp(p, shared);
+#pragma unroll
+  for (int i = 0; i < Traits::kStages; ++i) warp.Fetch(i);
+  WaitForPrevious();
+  warp.Run();
+  __syncthreads();
+  float* sums = reinterpret_cast<float*>(shared);
+  warp.Store(sums);
+  __syncthreads();
+  Finish<Shape>(p, sums);
+}
+
+template <DType T, typename Shape>
+absl::Status LaunchSmallMatmul(const SmallMatmulParams& p, StreamView stream) {
+  using Traits = SmallMatmulTraits<T, Shape>;
+  const auto kernel = SmallMatmulKernel<T, Shape>;
+  MILLRACE_CUDA_RETURN_IF_ERROR(cudaFuncSetAttribute(
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Traits::kShared));
+  const int strips = Shape::kSwiGlu ? Shape::kTiles / 2 : Shape::kTiles;
+  return Launch(kernel, static_cast<unsigned>((p.strips + strips - 1) / strips),
+                32 * Shape::kWarps, Traits::kShared, stream, p);
+}
+
+template <DType T, bool kSwiGlu>
+absl::Status RunSmallMatmul(const SmallMatmulParams& p, StreamView stream) {
+  if (p.n == 1) {
+    return LaunchSmallMatmul<T, SmallMatmulShape<kSwiGlu ? 2 : 1, 1, true, kSwiGlu>>(p, stream);
+  }
+  if (p.n <= 8) return LaunchSmallMatmul<T, SmallMatmulShape<2, 1, false, kSwiGlu>>(p, stream);
+  if (p.n <= 16) return LaunchSmallMatmul<T, SmallMatmulShape<2, 2, false, kSwiGlu>>(p, stream);
+  if (p.n <= 32) return LaunchSmallMatmul<T, SmallMatmulShape<4, 4, false, kSwiGlu>>(p, stream);
+  return LaunchSmallMatmul<T, SmallMatmulShape<2, 8, false, kSwiGlu>>(p, stream);
+}
+
+// One pair of functions per type, each defined in a .cu of its own.
+#define MILLRACE_DECLARE_SMALL_MATMUL(T)                                                     \
+  absl::Status SmallMatmul##T(const SmallMatmulParams& p, bool swiglu, StreamView stream);
+MILLRACE_DECLARE_SMALL_MATMUL(F16)
+MILLRACE_DECLARE_SMALL_MATMUL(Q8_0)
+MILLRACE_DECLARE_SMALL_MATMUL(Q4_0)
+MILLRACE_DECLARE_SMALL_MATMUL(Q4_1)
+MILLRACE_DECLARE_SMALL_MATMUL(Q5_0)
+MILLRACE_DECLARE_SMALL_MATMUL(Q5_1)
+MILLRACE_DECLARE_SMALL_MATMUL(Q4_K)
+MILLRACE_DECLARE_SMALL_MATMUL(Q5_K)
+MILLRACE_DECLARE_SMALL_MATMUL(Q6_K)
+MILLRACE_DECLARE_SMALL_MATMUL(Q3_K)
+MILLRACE_DECLARE_SMALL_MATMUL(Q2_K)
+#undef MILLRACE_DECLARE_SMALL_MATMUL
+
+#define MILLRACE_DEFINE_SMALL_MATMUL(T)                                                      \
+  absl::Status SmallMatmul##T(const SmallMatmulParams& p, bool swiglu, StreamView stream) {  \
+    return swiglu ? RunSmallMatmul<DType::k##T, true>(p, stream)                             \
+                  : RunSmallMatmul<DType::k##T, false>(p, stream);                           \
+  }
+
+}  // namespace millrace::cuda
+
+#endif  // MILLRACE_KERNELS_MATMUL_CUDA_CUH_

@@ -1,0 +1,7 @@
+#include "kernels/matmul_cuda.cuh"
+
+namespace millrace::cuda {
+
+MILLRACE_DEFINE_SMALL_MATMUL(Q2_K)
+
+}  // namespace millrace::cuda

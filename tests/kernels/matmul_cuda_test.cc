@@ -1,0 +1,188 @@
+// Tiled weights and the decode kernels on a CUDA device, against the scalar reference.
+#include <gtest/gtest.h>
+
+#include "kernels/cuda/buffers.h"
+#include "kernels/cuda/device.h"
+#include "kernels/matmul.h"
+#include "kernels/matmul_cuda.h"
+#include "kernels/weight_tiles_cuda.h"
+#include "tests/kernels/kernel_testing.h"
+
+namespace millrace {
+namespace {
+
+using cuda::DeviceBuffer;
+
+constexpr absl::Duration kTimeout = absl::Seconds(20);
+
+template <typename T>
+Bytes SizeOf(const std::vector<T>& v) {
+  return Bytes(static_cast<int64_t>(v.size() * sizeof(T)));
+}
+
+std::vector<uint16_t> ToHalf(const std::vector<float>& v) {
+  std::vector<uint16_t> out;
+  for (float f : v) out.push_back(FloatToHalf(f));
+  return out;
+}
+
+class MatmulCudaTest : public ::testing::TestWithParam<DType> {
+ protected:
+  void SetUp() override {
+    const cuda::DeviceList list = cuda::ListDevices();
+    if (list.devices.empty()) GTEST_SKIP() << "no GPU: " << list.reason;
+    ASSERT_EQ(cudaSetDevice(0), cudaSuccess);
+    stream_ = std::make_unique<cuda::Stream>(*cuda::Stream::Create(0));
+  }
+
+  cuda::StreamView stream() const { return stream_->view(); }
+
+  template <typename T>
+  T* Upload(const std::vector<T>& v) {
+    buffers_.push_back(*DeviceBuffer::Create(0, SizeOf(v)));
+    EXPECT_TRUE(cuda::CopyAsync(buffers_.back().data(), v.data(), SizeOf(v), stream()).ok());
+    EXPECT_TRUE(stream().Wait(kTimeout).ok());
+    return static_cast<T*>(buffers_.back().data());
+  }
+
+  template <typename T>
+  std::vector<T> Download(const T* p, size_t n) {
+    std::vector<T> v(n);
+    EXPECT_TRUE(cuda::CopyAsync(v.data(), p, SizeOf(v), stream()).ok());
+    EXPECT_TRUE(stream().Wait(kTimeout).ok());
+    return v;
+  }
+
+  WeightTiles Tile(DType source, const std::vector<uint8_t>& raw, int64_t rows, int64_t cols) {
+    WeightTiles tiles;
+    tiles.dtype = TiledType(source);
+    tiles.rows = rows;
+    tiles.cols = cols;
+    tiles.multiplier = source == DType::kBF16 || source == DType::kF32 ? 0x1p-10f : 1.0f;
+    std::vector<uint8_t> poison(static_cast<size_t>(TiledBytes(source, rows, cols).count()), 0xff);
+    uint8_t* data = Upload(poison);
+    tiles.data = data;
+    const uint8_t* device_raw = Upload(raw);
+    // In two parts, as a loader does.
+    const int64_t first = rows > 32 ? 32 : rows;
+    EXPECT_TRUE(cuda::TileRows(source, device_raw, 0, first, tiles, data, stream()).ok());
+    if (first < rows) {
+      const uint8_t* rest = device_raw + first * RowBytes(source, cols).count();
+      EXPECT_TRUE(cuda::TileRows(source, rest, first, rows - first, tiles, data, stream()).ok());
+    }
+    EXPECT_TRUE(stream().Wait(kTimeout).ok());
+    return tiles;
+  }
+
+  std::unique_ptr<cuda::Stream> stream_;
+  std::vector<DeviceBuffer> buffers_;
+  std::mt19937_64 rng_{std::random_device{}()};
+};
+
+struct Size {
+  int64_t rows, cols;
+};
+
+std::vector<Size> SizesFor(DType dtype) {
+  if (Info(dtype).block_elements == 256) {
+    return {{1, 256}, {16, 256}, {33, 512}, {100, 2304}, {272, 4352}};
+  }
+  return {{1, 32}, {16, 64}, {33, 96}, {100, 1056}, {272, 4128}};
+}
+
+TEST_P(MatmulCudaTest, TilesHoldTheFilesValues) {
+  for (const Size size : SizesFor(GetParam())) {
+    const auto raw = RandomWeights(GetParam(), size.rows, size.cols, rng_);
+    const WeightTiles tiles = Tile(GetParam(), raw, size.rows, size.cols);
+    const int64_t ld = (size.cols + 15) / 8 * 8;
+    std::vector<uint16_t> poison(static_cast<size_t>(size.rows * ld), 0x7e00);
+    uint16_t* out = Upload(poison);
+    ASSERT_TRUE(cuda::DequantizeTiles(tiles, reinterpret_cast<__half*>(out), ld, stream()).ok());
+    const std::vector<uint16_t> got = Download(out, poison.size());
+    std::vector<float> expected(static_cast<size_t>(size.cols));
+    for (int64_t r = 0; r < size.rows; ++r) {
+      DequantizeRow(GetParam(), raw.data() + r * RowBytes(GetParam(), size.cols).count(), size.cols,
+                    expected.data());
+      for (int64_t c = 0; c < ld; ++c) {
+        const uint16_t bits = got[static_cast<size_t>(r * ld + c)];
+        if (c >= size.cols) {
+          ASSERT_EQ(bits, 0x7e00) << "written past the row";
+          continue;
+        }
+        const float e = expected[static_cast<size_t>(c)];
+        // Scales, minima and the result each rounded to f16: relative to the largest term.
+        ASSERT_NEAR(HalfToFloat(bits) * tiles.multiplier, e, 1.5e-3 * std::fabs(e) + 1.5e-3)
+            << DTypeName(GetParam()) << " row " << r << " column " << c;
+      }
+    }
+  }
+}
+
+TEST_P(MatmulCudaTest, ProductsMatchTheReference) {
+  for (const Size size : SizesFor(GetParam())) {
+    const auto raw = RandomWeights(GetParam(), size.rows, size.cols, rng_);
+    const WeightTiles tiles = Tile(GetParam(), raw, size.rows, size.cols);
+    const int64_t ldx = (size.cols + 15) / 8 * 8, ldy = size.rows + 3;
+    for (int n : {1, 2, 7, 8, 9, 16, 17, 31, 32, 33, 64}) {
+      auto x16 = ToHalf(RandomFloats(static_cast<size_t>(n * ldx), rng_));
+      std::vector<float> x, before = RandomFloats(static_cast<size_t>(n * ldy), rng_);
+      for (uint16_t h : x16) x.push_back(HalfToFloat(h));
+      const auto bias = RandomFloats(static_cast<size_t>(size.rows), rng_);
+      const auto* device_x = reinterpret_cast<const __half*>(Upload(x16));
+      for (bool accumulate : {false, true}) {
+        float* y = Upload(before);
+        ASSERT_TRUE(cuda::SmallMatmul(tiles, device_x, ldx, n, accumulate ? nullptr : Upload(bias),
+                                      accumulate, y, ldy, stream())
+                        .ok());
+        const std::vector<float> got = Download(y, before.size());
+        std::vector<float> expected = before;
+        MatmulTarget target;
+        target.w = {raw.data(), GetParam(), size.rows, size.cols};
+        target.bias = accumulate ? nullptr : bias.data();
+        target.y = FloatView(expected.data(), n, size.rows, ldy);
+        target.accumulate = accumulate;
+        MatmulReference(FloatView(x.data(), n, size.cols, ldx), target);
+        EXPECT_LT(RelativeError(got, expected), 1.5e-3)
+            << DTypeName(GetParam()) << " " << size.rows << "x" << size.cols << " n " << n;
+      }
+    }
+    buffers_.clear();
+  }
+}
+
+TEST_P(MatmulCudaTest, SwiGluOfTwoProducts) {
+  const int64_t rows = 112, cols = 768;
+  const auto gate = RandomWeights(GetParam(), rows, cols, rng_);
+  const auto up = RandomWeights(GetParam(), rows, cols, rng_);
+  const WeightTiles gate_tiles = Tile(GetParam(), gate, rows, cols);
+  const WeightTiles up_tiles = Tile(GetParam(), up, rows, cols);
+  for (int n : {1, 5, 12, 32, 40}) {
+    auto x16 = ToHalf(RandomFloats(static_cast<size_t>(n * cols), rng_));
+    std::vector<float> x, g(static_cast<size_t>(n * rows)), u = g;
+    for (uint16_t h : x16) x.push_back(HalfToFloat(h));
+    for (auto [raw, out] : {std::pair(&gate, &g), std::pair(&up, &u)}) {
+      MatmulTarget target;
+      target.w = {raw->data(), GetParam(), rows, cols};
+      target.y = FloatView(out->data(), n, rows);
+      MatmulReference(FloatView(x.data(), n, cols), target);
+    }
+    std::vector<float> expected;
+    for (size_t i = 0; i < g.size(); ++i) {
+      expected.push_back(static_cast<float>(g[i] / (1.0 + std::exp(-static_cast<double>(g[i]))) * u[i]));
+    }
+    uint16_t* out = Upload(std::vector<uint16_t>(g.size(), 0x7e00));
+    ASSERT_TRUE(cuda::SmallMatmulSwiGlu(gate_tiles, up_tiles,
+                                        reinterpret_cast<const __half*>(Upload(x16)), cols, n,
+                                        reinterpret_cast<__half*>(out), rows, stream())
+                    .ok());
+    std::vector<float> got;
+    for (uint16_t h : Download(out, g.size())) got.push_back(HalfToFloat(h));
+    EXPECT_LT(RelativeError(got, expected), 3e-3) << DTypeName(GetParam()) << " n " << n;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(AllTypes, MatmulCudaTest, ::testing::ValuesIn(kAllDTypes),
+                         [](const auto& type) { return std::string(DTypeName(type.param)); });
+
+}  // namespace
+}  // namespace millrace
