@@ -1,14 +1,16 @@
-#include "kernels/cuda/status.h"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/norm_cuda.h"
 
 namespace millrace::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / 32;
+constexpr int kHalfThreads = 512;
 
-// The sum over the block, known to all its threads.
+// The sum over the block, known to all its threads. Once per kernel.
+template <int kBlock>
 __device__ float BlockSum(float value) {
+  constexpr int kWarps = kBlock / 32;
   __shared__ float of_warp[kWarps];
   for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
   if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
@@ -24,9 +26,98 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t row = static_cast<int64_t>(blockIdx.x) * d;
   float squares = 0;
   for (int64_t i = threadIdx.x; i < d; i += kThreads) squares += x[row + i] * x[row + i];
-  const float mean = BlockSum(squares) / static_cast<float>(d);
+  const float mean = BlockSum<kThreads>(squares) / static_cast<float>(d);
   const float scale = 1.0f / sqrtf(mean + epsilon);
   for (int64_t i = threadIdx.x; i < d; i += kThreads) out[row + i] = x[row + i] * scale * weight[i];
+}
+
+struct HalfNorm {
+  const float* x;  // rows ldx apart
+  int64_t ldx;
+  const int32_t* row_index;  // or null
+  int64_t d;
+  const float* weight;
+  float epsilon;
+  __half* out;  // dense
+};
+
+__device__ __forceinline__ const float* RowOf(const HalfNorm& norm) {
+  const int64_t row = norm.row_index != nullptr ? norm.row_index[blockIdx.x] : blockIdx.x;
+  return norm.x + row * norm.ldx;
+}
+
+__device__ __forceinline__ float ScaleOf(const HalfNorm& norm, float squares) {
+  const float mean = BlockSum<kHalfThreads>(squares) / static_cast<float>(norm.d);
+  return 1.0f / sqrtf(mean + norm.epsilon);
+}
+
+struct alignas(8) FourHalves {
+  __half v[4];
+};
+
+// d is a multiple of 4 and at most 4 kHalfThreads kVectors; x and weight are 16-byte aligned,
+// out 8. The row and its weights stay in registers between the two phases.
+template <int kVectors>
+__global__ void __launch_bounds__(kHalfThreads) RmsNormHalfKernel(HalfNorm norm) {
+  LetNextStart();
+  const int vectors = static_cast<int>(norm.d / 4);
+  const float4* weight = reinterpret_cast<const float4*>(norm.weight);
+  const float4 zero = make_float4(0, 0, 0, 0);
+  float4 w[kVectors], v[kVectors];
+#pragma unroll
+  for (int j = 0; j < kVectors; ++j) {
+    const int i = static_cast<int>(threadIdx.x) + j * kHalfThreads;
+    w[j] = i < vectors ? weight[i] : zero;
+  }
+  WaitForPrevious();
+  const float4* x = reinterpret_cast<const float4*>(RowOf(norm));
+  float squares = 0;
+#pragma unroll
+  for (int j = 0; j < kVectors; ++j) {
+    const int i = static_cast<int>(threadIdx.x) + j * kHalfThreads;
+    v[j] = i < vectors ? x[i] : zero;
+  }
+#pragma unroll
+  for (int j = 0; j < kVectors; ++j) {
+    squares += v[j].x * v[j].x + v[j].y * v[j].y + v[j].z * v[j].z + v[j].w * v[j].w;
+  }
+  const float scale = ScaleOf(norm, squares);
+  FourHalves* out = reinterpret_cast<FourHalves*>(norm.out + blockIdx.x * norm.d);
+#pragma unroll
+  for (int j = 0; j < kVectors; ++j) {
+    const int i = static_cast<int>(threadIdx.x) + j * kHalfThreads;
+    if (i >= vectors) continue;
+    out[i] = {SaturatedHalf(v[j].x * scale * w[j].x), SaturatedHalf(v[j].y * scale * w[j].y),
+              SaturatedHalf(v[j].z * scale * w[j].z), SaturatedHalf(v[j].w * scale * w[j].w)};
+  }
+}
+
+// Any d and any alignment.
+__global__ void __launch_bounds__(kHalfThreads) RmsNormHalfAnyKernel(HalfNorm norm) {
+  LetNextStart();
+  WaitForPrevious();
+  const float* x = RowOf(norm);
+  float squares = 0;
+  for (int64_t i = threadIdx.x; i < norm.d; i += kHalfThreads) squares += x[i] * x[i];
+  const float scale = ScaleOf(norm, squares);
+  __half* out = norm.out + blockIdx.x * norm.d;
+  for (int64_t i = threadIdx.x; i < norm.d; i += kHalfThreads) {
+    out[i] = SaturatedHalf(x[i] * scale * norm.weight[i]);
+  }
+}
+
+bool Aligned(const void* p, uintptr_t bytes) { return reinterpret_cast<uintptr_t>(p) % bytes == 0; }
+
+using HalfNormKernel = void (*)(HalfNorm);
+
+HalfNormKernel HalfNormKernelFor(const HalfNorm& norm) {
+  const bool wide = norm.d % 4 == 0 && norm.ldx % 4 == 0 && Aligned(norm.x, 16) &&
+                    Aligned(norm.weight, 16) && Aligned(norm.out, 8);
+  const int64_t vectors = (norm.d + 4 * kHalfThreads - 1) / (4 * kHalfThreads);
+  if (!wide || vectors > 8) return RmsNormHalfAnyKernel;
+  if (vectors > 4) return RmsNormHalfKernel<8>;
+  if (vectors > 2) return RmsNormHalfKernel<4>;
+  return vectors == 2 ? RmsNormHalfKernel<2> : RmsNormHalfKernel<1>;
 }
 
 }  // namespace
@@ -38,6 +129,16 @@ absl::Status RmsNorm(const float* x, int64_t n, int64_t d, const float* weight, 
   RmsNormKernel<<<static_cast<unsigned>(n), kThreads, 0, stream.get()>>>(x, d, weight, epsilon,
                                                                          out);
   return MILLRACE_CUDA_STATUS(cudaGetLastError());
+}
+
+absl::Status RmsNormHalf(const float* x, int64_t ldx, const int32_t* row_index, int64_t n,
+                         int64_t d, const float* weight, float epsilon, __half* out,
+                         StreamView stream) {
+  MILLRACE_CHECK(n >= 0 && n <= INT32_MAX && d > 0 && ldx >= d);
+  if (n == 0) return absl::OkStatus();
+  const HalfNorm norm = {x, ldx, row_index, d, weight, epsilon, out};
+  return Launch(HalfNormKernelFor(norm), dim3(static_cast<unsigned>(n)), dim3(kHalfThreads), 0,
+                stream, norm);
 }
 
 }  // namespace millrace::cuda

@@ -2,6 +2,8 @@
 #ifndef MILLRACE_KERNELS_NORM_CUDA_H_
 #define MILLRACE_KERNELS_NORM_CUDA_H_
 
+#include <cuda_fp16.h>
+
 #include <cstdint>
 
 #include "absl/status/status.h"
@@ -14,6 +16,15 @@ namespace millrace::cuda {
 // the launch's.
 absl::Status RmsNorm(const float* x, int64_t n, int64_t d, const float* weight, float epsilon,
                      float* out, StreamView stream);
+
+// The same to f16, rounded to nearest even and saturated: out[r] is row_index[r] of x, or row r
+// where row_index is null. x: rows of d f32, ldx apart; row_index: [n] on the device, may be
+// written by earlier work on the stream, in range; out: [n, d] dense. The weights are written by no
+// kernel that may still run. Rows in registers up to d = 16384 where x, weight and ldx are 16-byte
+// aligned.
+absl::Status RmsNormHalf(const float* x, int64_t ldx, const int32_t* row_index, int64_t n,
+                         int64_t d, const float* weight, float epsilon, __half* out,
+                         StreamView stream);
 
 }  // namespace millrace::cuda
 

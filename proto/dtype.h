@@ -10,24 +10,10 @@
 
 #include "absl/strings/string_view.h"
 #include "proto/bytes.h"
+#include "proto/dtype_id.h"
 
 namespace millrace {
 
-enum class DType : uint8_t {
-  kF32,
-  kF16,
-  kBF16,
-  kQ8_0,
-  kQ4_0,
-  kQ4_1,
-  kQ5_0,
-  kQ5_1,
-  kQ4_K,
-  kQ5_K,
-  kQ6_K,
-  kQ3_K,
-  kQ2_K,
-};
 inline constexpr std::array<DType, 13> kAllDTypes = {
     DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0, DType::kQ4_0,
     DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K,

@@ -22,18 +22,6 @@ double Uniform(uint64_t seed, uint64_t index) {
   return static_cast<double>(bits >> 11) * 0x1.0p-53;
 }
 
-double LogSumExp(absl::Span<const float> logits) {
-  const float peak = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (float v : logits) sum += std::exp(static_cast<double>(v) - peak);
-  return peak + std::log(sum);
-}
-
-struct Candidate {
-  TokenId token;
-  float logit;
-};
-
 bool Better(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
 }
@@ -41,26 +29,25 @@ bool Better(const Candidate& a, const Candidate& b) {
 // Divides positive and multiplies negative logits of tokens seen recently (Keskar et al., CTRL).
 void Penalise(std::vector<Candidate>& all, const SamplingParams& p,
               absl::Span<const TokenId> recent) {
-  if (p.repetition_penalty == 1.0f || p.repetition_window == 0) return;
-  const size_t window = std::min(recent.size(), static_cast<size_t>(p.repetition_window));
-  std::vector<TokenId> seen(recent.end() - static_cast<std::ptrdiff_t>(window), recent.end());
-  std::sort(seen.begin(), seen.end());
-  seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
-  for (TokenId t : seen) {
+  for (TokenId t : PenalisedTokens(p, recent)) {
     if (t < 0 || static_cast<size_t>(t) >= all.size()) continue;
     float& logit = all[static_cast<size_t>(t)].logit;
     logit = logit > 0 ? logit / p.repetition_penalty : logit * p.repetition_penalty;
   }
 }
 
-// Keeps the candidates that top-k, top-p and min-p leave, best first.
-void Truncate(std::vector<Candidate>& all, const SamplingParams& p) {
-  const bool whole = p.top_k <= 0 || static_cast<size_t>(p.top_k) >= all.size();
+// Keeps the best `top_k`, or all where that is off, best first.
+void KeepBest(std::vector<Candidate>& all, int top_k) {
+  const bool whole = top_k <= 0 || static_cast<size_t>(top_k) >= all.size();
   if (!whole) {
-    std::nth_element(all.begin(), all.begin() + p.top_k, all.end(), Better);
-    all.resize(static_cast<size_t>(p.top_k));
+    std::nth_element(all.begin(), all.begin() + top_k, all.end(), Better);
+    all.resize(static_cast<size_t>(top_k));
   }
   std::sort(all.begin(), all.end(), Better);
+}
+
+// What top-p and min-p leave of sorted candidates.
+absl::Span<const Candidate> Truncate(absl::Span<const Candidate> all, const SamplingParams& p) {
   const double peak = all.front().logit;
   if (p.top_p < 1.0f) {
     double total = 0;
@@ -68,44 +55,74 @@ void Truncate(std::vector<Candidate>& all, const SamplingParams& p) {
     double sum = 0;
     size_t keep = 0;
     while (keep < all.size() && sum < p.top_p * total) sum += std::exp(all[keep++].logit - peak);
-    all.resize(std::max<size_t>(1, keep));
+    all = all.first(std::max<size_t>(1, keep));
   }
   if (p.min_p > 0) {
     size_t keep = 1;
     while (keep < all.size() && std::exp(all[keep].logit - peak) >= p.min_p) ++keep;
-    all.resize(keep);
+    all = all.first(keep);
   }
+  return all;
+}
+
+// Draws one of sorted candidates that are all allowed.
+const Candidate& Draw(absl::Span<const Candidate> all, const SamplingParams& params,
+                      uint64_t index) {
+  const double peak = all.front().logit;
+  std::vector<double> weights;
+  double total = 0;
+  for (const Candidate& c : all) {
+    weights.push_back(std::exp((c.logit - peak) / params.temperature));
+    total += weights.back();
+  }
+  double left = Uniform(params.seed, index) * total;
+  size_t chosen = 0;
+  while (chosen + 1 < all.size() && left >= weights[chosen]) left -= weights[chosen++];
+  return all[chosen];
 }
 
 }  // namespace
+
+double LogSumExp(absl::Span<const float> logits) {
+  const float peak = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (float v : logits) sum += std::exp(static_cast<double>(v) - peak);
+  return peak + std::log(sum);
+}
 
 double LogProbability(absl::Span<const float> logits, TokenId token) {
   return logits[static_cast<size_t>(token)] - LogSumExp(logits);
 }
 
+std::vector<TokenId> PenalisedTokens(const SamplingParams& p, absl::Span<const TokenId> recent) {
+  if (p.repetition_penalty == 1.0f || p.repetition_window == 0) return {};
+  const size_t window = std::min(recent.size(), static_cast<size_t>(p.repetition_window));
+  std::vector<TokenId> seen(recent.end() - static_cast<std::ptrdiff_t>(window), recent.end());
+  std::sort(seen.begin(), seen.end());
+  seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
+  return seen;
+}
+
+Sampled SampleFromCandidates(absl::Span<const Candidate> best, double log_sum_exp,
+                             const SamplingParams& params, uint64_t index) {
+  const Candidate& chosen =
+      params.temperature <= 0 ? best.front() : Draw(Truncate(best, params), params, index);
+  return {chosen.token, static_cast<float>(chosen.unmodified - log_sum_exp)};
+}
+
 Sampled Sample(absl::Span<const float> logits, const SamplingParams& params,
                absl::Span<const TokenId> recent, uint64_t index) {
   std::vector<Candidate> all(logits.size());
-  for (size_t i = 0; i < all.size(); ++i) all[i] = {static_cast<TokenId>(i), logits[i]};
-  Penalise(all, params, recent);
-  TokenId token;
-  if (params.temperature <= 0) {
-    token = std::min_element(all.begin(), all.end(), Better)->token;
-  } else {
-    Truncate(all, params);
-    const double peak = all.front().logit;
-    std::vector<double> weights;
-    double total = 0;
-    for (const Candidate& c : all) {
-      weights.push_back(std::exp((c.logit - peak) / params.temperature));
-      total += weights.back();
-    }
-    double left = Uniform(params.seed, index) * total;
-    size_t chosen = 0;
-    while (chosen + 1 < all.size() && left >= weights[chosen]) left -= weights[chosen++];
-    token = all[chosen].token;
+  for (size_t i = 0; i < all.size(); ++i) {
+    all[i] = {static_cast<TokenId>(i), logits[i], logits[i]};
   }
-  return {token, static_cast<float>(LogProbability(logits, token))};
+  Penalise(all, params, recent);
+  if (params.temperature <= 0) {
+    all = {*std::min_element(all.begin(), all.end(), Better)};
+  } else {
+    KeepBest(all, params.top_k);
+  }
+  return SampleFromCandidates(all, LogSumExp(logits), params, index);
 }
 
 absl::Status CheckSampling(const SamplingParams& p) {

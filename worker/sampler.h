@@ -4,9 +4,11 @@
 #define MILLRACE_WORKER_SAMPLER_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "kernels/candidates.h"
 #include "proto/ids.h"
 #include "worker/pass.h"
 
@@ -22,6 +24,20 @@ struct Sampled {
 // a draw with a uniform number that is a hash of (seed, index).
 Sampled Sample(absl::Span<const float> logits, const SamplingParams& params,
                absl::Span<const TokenId> recent, uint64_t index);
+
+// What Sample does after top-k, for rows whose candidates a device has picked. `best`: the
+// params.top_k best of the vocabulary (for temperature 0 the best one is enough), penalised, by
+// (logit descending, token ascending), at least one; log_sum_exp: of all unmodified logits. The
+// token is Sample's for 0 < top_k <= kMaxCandidates, its log_prob as exact as log_sum_exp.
+Sampled SampleFromCandidates(absl::Span<const Candidate> best, double log_sum_exp,
+                             const SamplingParams& params, uint64_t index);
+
+// The distinct tokens that the repetition penalty applies to, ascending; none where it is off.
+std::vector<TokenId> PenalisedTokens(const SamplingParams& params,
+                                     absl::Span<const TokenId> recent);
+
+// log(sum(exp(logits))), in double.
+double LogSumExp(absl::Span<const float> logits);
 
 // log(softmax(logits))[token], in double.
 double LogProbability(absl::Span<const float> logits, TokenId token);

@@ -1,7 +1,10 @@
 #include "kernels/cuda/buffers.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/device_allocator.h"
 #include "kernels/cuda/status.h"
 
 namespace millrace::cuda {
@@ -22,6 +25,16 @@ absl::StatusOr<DeviceBuffer> DeviceBuffer::Create(int device, Bytes size) {
                                       absl::StrCat("asking for ", size.count(), " bytes")));
   }
   return DeviceBuffer(p, size, device);
+}
+
+void DeviceBuffer::Free::operator()(void* p) const {
+  (void)cudaFree(p);
+  if (account != nullptr) account->GiveBack(counted);
+}
+
+void DeviceBuffer::CountIn(std::shared_ptr<MemoryAccount> account, Bytes counted) {
+  if (data_ == nullptr) return;  // zero bytes: nothing is counted and nothing freed
+  data_.get_deleter() = Free{std::move(account), counted};
 }
 
 absl::StatusOr<PinnedBuffer> PinnedBuffer::Create(Bytes size) {

@@ -14,6 +14,8 @@
 
 namespace millrace::cuda {
 
+class MemoryAccount;  // kernels/cuda/device_allocator.h
+
 class DeviceBuffer {
  public:
   // ResourceExhausted where the device is short of memory.
@@ -23,9 +25,14 @@ class DeviceBuffer {
   int device() const { return device_; }
 
  private:
+  friend class DeviceAllocator;
   struct Free {
-    void operator()(void* p) const { (void)cudaFree(p); }
+    void operator()(void* p) const;
+    std::shared_ptr<MemoryAccount> account;  // null: the memory is counted nowhere
+    Bytes counted;
   };
+  // Gives `counted` back to `account` when the memory is freed.
+  void CountIn(std::shared_ptr<MemoryAccount> account, Bytes counted);
   DeviceBuffer(void* p, Bytes size, int device) : data_(p), size_(size), device_(device) {}
   std::unique_ptr<void, Free> data_;
   Bytes size_;

@@ -1,6 +1,8 @@
 #include "worker/sampler.h"
 
+#include <algorithm>
 #include <cmath>
+#include <random>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -54,6 +56,63 @@ TEST(SamplerTest, EachCutLeavesOnlyTheBest) {
     EXPECT_EQ(Sample(logits, top, {}, i).token, 1);
     EXPECT_EQ(Sample(logits, min, {}, i).token, 1);
   }
+}
+
+// What a device gives: all of the vocabulary penalised and sorted, the k best of it.
+std::vector<Candidate> BestOf(const std::vector<float>& logits, const SamplingParams& p,
+                              const std::vector<TokenId>& recent, int k) {
+  std::vector<Candidate> all;
+  const std::vector<TokenId> penalised = PenalisedTokens(p, recent);
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const TokenId token = static_cast<TokenId>(i);
+    float v = logits[i];
+    if (std::find(penalised.begin(), penalised.end(), token) != penalised.end()) {
+      v = v > 0 ? v / p.repetition_penalty : v * p.repetition_penalty;
+    }
+    all.push_back({token, v, logits[i]});
+  }
+  std::stable_sort(all.begin(), all.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.logit > b.logit; });
+  all.resize(std::min(all.size(), static_cast<size_t>(k)));
+  return all;
+}
+
+TEST(SamplerTest, CandidatesGiveWhatTheWholeVocabularyGives) {
+  std::mt19937_64 rng(5);
+  std::normal_distribution<float> normal(0, 3);
+  for (int trial = 0; trial < 2000; ++trial) {
+    SamplingParams p;
+    p.temperature = trial % 5 == 0 ? 0.0f : 0.25f * static_cast<float>(trial % 7 + 1);
+    p.top_k = 1 + static_cast<int>(rng() % kMaxCandidates);
+    p.top_p = trial % 3 == 0 ? 1.0f : 0.9f;
+    p.min_p = trial % 4 == 0 ? 0.0f : 0.02f;
+    p.repetition_penalty = trial % 2 == 0 ? 1.0f : 1.3f;
+    p.repetition_window = static_cast<int>(rng() % 40);
+    p.seed = rng();
+    std::vector<float> logits(1 + rng() % 300);
+    for (float& v : logits) {
+      v = normal(rng);
+      if (trial % 6 < 3) v = std::round(v);  // ties, zeros of both signs
+    }
+    std::vector<TokenId> recent(rng() % 60);
+    for (TokenId& t : recent) t = static_cast<TokenId>(rng() % logits.size());
+    const std::vector<Candidate> best = BestOf(logits, p, recent, p.top_k);
+    const Sampled want = Sample(logits, p, recent, static_cast<uint64_t>(trial));
+    const Sampled got =
+        SampleFromCandidates(best, LogSumExp(logits), p, static_cast<uint64_t>(trial));
+    EXPECT_EQ(got.token, want.token) << trial;
+    EXPECT_EQ(got.log_prob, want.log_prob) << trial;
+    EXPECT_EQ(want.log_prob, static_cast<float>(LogProbability(logits, want.token))) << trial;
+  }
+}
+
+TEST(SamplerTest, PenalisedTokensAreDistinctAndInTheWindow) {
+  SamplingParams p;
+  EXPECT_TRUE(PenalisedTokens(p, {1, 2}).empty());
+  p.repetition_penalty = 1.1f;
+  p.repetition_window = 4;
+  EXPECT_EQ(PenalisedTokens(p, {9, 7, 3, 7, 5}), (std::vector<TokenId>{3, 5, 7}));
+  EXPECT_EQ(PenalisedTokens(p, {}), std::vector<TokenId>{});
 }
 
 TEST(SamplerTest, RefusesParametersOutOfRange) {
