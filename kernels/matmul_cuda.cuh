@@ -11,6 +11,7 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/tile_codec.cuh"
+#include "kernels/cuda/warp_copy.cuh"
 #include "kernels/matmul_cuda.h"
 
 namespace millrace::cuda {
@@ -62,9 +63,10 @@ class SmallMatmulWarp {
   using Traits = SmallMatmulTraits<T, Shape>;
   using Codec = TileCodec<T>;
 
-  __device__ SmallMatmulWarp(const SmallMatmulParams& p, uint8_t* shared)
+  __device__ SmallMatmulWarp(const SmallMatmulParams& p, uint8_t* shared, uint64_t* barriers)
       : p_(p), lane_(threadIdx.x % 32), warp_(threadIdx.x / 32),
-        ring_(shared + warp_ * Traits::kStages * Traits::kStageBytes) {
+        ring_(shared + warp_ * Traits::kStages * Traits::kStageBytes),
+        copy_(barriers + warp_ * Traits::kStages, lane_) {
 #pragma unroll
     for (int m = 0; m < Shape::kTiles; ++m) {
       const bool second = Shape::kSwiGlu && m >= Shape::kTiles / 2;
@@ -85,30 +87,27 @@ class SmallMatmulWarp {
     return (p_.tiles_per_strip + Traits::kTilesPerStage - 1) / Traits::kTilesPerStage;
   }
 
-  // Begins copying this warp's i-th stage; commits a group even when there is none left.
-  __device__ void Fetch(int i) {
-    const int stage = warp_ + Shape::kWarps * i;
-    if (stage < stages()) {
-      const int first = stage * Traits::kTilesPerStage;
+  // Begins copying this warp's i-th stage, if there is one.
+  __device__ __forceinline__ void Fetch(int i) {
+    const int first = (warp_ + Shape::kWarps * i) * Traits::kTilesPerStage;
+    if (first < p_.tiles_per_strip) {
       const int tiles = min(Traits::kTilesPerStage, p_.tiles_per_strip - first);
-      const int bytes = tiles * Codec::kTileBytes;
+      const uint32_t bytes = tiles * Codec::kTileBytes;
       uint8_t* slot = ring_ + i % Traits::kStages * Traits::kStageBytes;
+      copy_.Begin(i, Shape::kTiles * bytes);
 #pragma unroll
       for (int m = 0; m < Shape::kTiles; ++m) {
-        const uint8_t* from = strip_[m] + static_cast<int64_t>(first) * Codec::kTileBytes;
-        for (int at = 16 * lane_; at < bytes; at += 512) {
-          CopyAsync16(slot + m * Traits::kTileStage + at, from + at);
-        }
+        copy_.Copy(i, slot + m * Traits::kTileStage,
+                   strip_[m] + static_cast<int64_t>(first) * Codec::kTileBytes, bytes);
       }
     }
-    CopyCommit();
+    copy_.End();
   }
 
   __device__ void Run() {
     const int mine = (stages() - warp_ + Shape::kWarps - 1) / Shape::kWarps;
     for (int i = 0; i < mine; ++i) {
-      CopyWait<Traits::kStages - 1>();
-      __syncwarp();
+      copy_.Wait(i);
       const int first = (warp_ + Shape::kWarps * i) * Traits::kTilesPerStage;
 #pragma unroll 1
       for (int tile = 0; tile < Traits::kTilesPerStage; ++tile) {
@@ -120,7 +119,6 @@ class SmallMatmulWarp {
       __syncwarp();
       Fetch(i + Traits::kStages);
     }
-    CopyWait<0>();
   }
 
   // Partial sums to sums[kWarps][kColumns][16 * kTiles].
@@ -175,17 +173,18 @@ class SmallMatmulWarp {
     }
   }
 
-  // Activation row 8e + g, columns [column + 8t, column + 8t + 8); zeros outside x.
+  // Activation row 8e + g (the last one where there are fewer: what it gives is not stored), columns
+  // [column + 8t, column + 8t + 8); zeros past the last column.
   __device__ __forceinline__ uint4 Activations(int e, int column) const {
-    const int row = 8 * e + lane_ / 4;
-    const bool inside = row < p_.n && (Codec::kTileCols == 256 || column < p_.cols);
-    if (!inside) return make_uint4(0, 0, 0, 0);
+    const int row = Shape::kOne ? 0 : min(8 * e + lane_ / 4, p_.n - 1);
+    if (Codec::kTileCols < 256 && column >= p_.cols) return make_uint4(0, 0, 0, 0);
     return *reinterpret_cast<const uint4*>(p_.x + row * p_.ldx + column + 8 * (lane_ % 4));
   }
 
   const SmallMatmulParams& p_;
   const int lane_, warp_;
   uint8_t* const ring_;
+  WarpCopy<Traits::kStages> copy_;
   const uint8_t* strip_[Shape::kTiles];
   float sum_[Shape::kTiles][Shape::kEights][4];
 };
@@ -223,9 +222,10 @@ template <DType T, typename Shape>
 __global__ void __launch_bounds__(32 * Shape::kWarps, Shape::kTiles* Shape::kEights <= 2 ? 2 : 1)
     SmallMatmulKernel(const __grid_constant__ SmallMatmulParams p) {
   using Traits = SmallMatmulTraits<T, Shape>;
-  extern __shared__ __align__(16) uint8_t shared[];
+  extern __shared__ __align__(128) uint8_t shared[];
+  __shared__ uint64_t barriers[Shape::kWarps * Traits::kStages];
   LetNextStart();
-  SmallMatmulWarp<T, Shape> warp(p, shared);
+  SmallMatmulWarp<T, Shape> warp(p, shared, barriers);
 #pragma unroll
   for (int i = 0; i < Traits::kStages; ++i) warp.Fetch(i);
   WaitForPrevious();

@@ -25,14 +25,21 @@ __device__ __forceinline__ uint32_t AsBits(__half2 v) {
 __device__ __forceinline__ uint32_t Shift(uint32_t word, int p, int to) {
   return p >= to ? word >> (p - to) : word << (to - p);
 }
+// (word & mask) | magic in one instruction; the compiler alone makes two of it.
+template <uint32_t kMask>
+__device__ __forceinline__ uint32_t MaskOr(uint32_t word, uint32_t magic) {
+  uint32_t out;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(out) : "r"(word), "n"(kMask), "r"(magic));
+  return out;
+}
 // Pair m of a nibble word, minus `offset`. `high`: more bits of the code, where AddHighBits put them.
 __device__ __forceinline__ __half2 NibblePair(uint32_t word, int m, uint32_t high, int offset) {
   const uint32_t w = m % 2 == 0 ? word : word >> 8;
   if (m < 2) {
-    const uint32_t v = (w & 0x000f000fu) | 0x64006400u | high;
+    const uint32_t v = MaskOr<0x000f000fu>(w, 0x64006400u) | high;
     return __hsub2(AsHalf2(v), __float2half2_rn(1024.0f + static_cast<float>(offset)));
   }
-  const uint32_t v = (w & 0x00f000f0u) | 0x64006400u | high;  // sixteen times the code
+  const uint32_t v = MaskOr<0x00f000f0u>(w, 0x64006400u) | high;  // sixteen times the code
   return __hfma2(AsHalf2(v), __float2half2_rn(0.0625f),
                  __float2half2_rn(-64.0f - static_cast<float>(offset)));
 }
@@ -267,17 +274,18 @@ struct SixBitScales {
     const uint4 v = *reinterpret_cast<const uint4*>(plane + 16 * row);
     const uint32_t e[3] = {v.y, v.z, v.w};
     const __half2 d = AsHalf2(v.x);
+    const __half2 minus = __hmul2(d, __float2half2_rn(-1024.0f));  // exact: a power of two
     SixBitScales out;
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      uint32_t bits;
+      uint32_t bits = 0x64006400u;
       if (i < 6) {
-        bits = (i % 2 == 0 ? e[i / 2] : e[i / 2] >> 6) & 0x003f003fu;
+        bits = MaskOr<0x003f003fu>(i % 2 == 0 ? e[i / 2] : e[i / 2] >> 6, bits);
       } else {
-        bits = ((e[i - 6] >> 12) & 0x000f000fu) | ((e[2] >> (i == 6 ? 8 : 10)) & 0x00300030u);
+        bits = MaskOr<0x000f000fu>(e[i - 6] >> 12, bits);
+        bits = MaskOr<0x00300030u>(e[2] >> (i == 6 ? 8 : 10), bits);
       }
-      out.sm[i] =
-          __hmul2(__hsub2(AsHalf2(bits | 0x64006400u), __float2half2_rn(1024.0f)), d);
+      out.sm[i] = __hfma2(AsHalf2(bits), d, minus);  // exact but for one rounding
     }
     return out;
   }
