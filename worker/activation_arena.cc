@@ -43,12 +43,12 @@ ActivationLayout LayOutActivations(const ModelSpec& model, const ActivationShape
   out.rope = bump.Take(floats(model.rope.dims));
   // An attention half and a feed-forward half never run at once: their buffers share bytes.
   Bump attention(bump.end()), feed_forward(bump.end());
-  out.q = attention.Take(floats(q));
-  out.k = attention.Take(floats(kv));
-  out.v = attention.Take(floats(kv));
+  out.q_cols = q;
+  out.kv_cols = kv;
+  out.ff_cols = ff;
+  out.qkv = attention.Take(floats(q + 2 * kv));
   out.mixed = attention.Take(floats(q));
-  out.gate = feed_forward.Take(floats(ff));
-  out.up = feed_forward.Take(floats(ff));
+  out.gate_up = feed_forward.Take(floats(2 * ff));
   bump = Bump(std::max(attention.end(), feed_forward.end()));
   const int64_t widest = std::max({static_cast<int64_t>(model.d_model), q, ff});
   out.scratch_bytes =

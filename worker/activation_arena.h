@@ -22,16 +22,15 @@ struct ActivationShape {
 struct ActivationLayout {
   size_t hidden = 0;     // [n, d_model] f32: the residual stream
   size_t normed = 0;     // [n, d_model] f32
-  size_t q = 0;          // [n, heads * head_dim] f32
-  size_t k = 0, v = 0;   // [n, kv_heads * head_dim] f32
-  size_t mixed = 0;      // [n, heads * head_dim] f32: attention's output
-  size_t gate = 0;       // [n, d_ff] f32, shares its bytes with q .. mixed
-  size_t up = 0;         // [n, d_ff] f32
+  size_t qkv = 0;        // [n, q_cols + 2 kv_cols] f32
+  size_t mixed = 0;      // [n, q_cols] f32: attention's output
+  size_t gate_up = 0;    // [n, 2 ff_cols] f32, shares its bytes with qkv and mixed
   size_t rope = 0;       // [n, dims / 2, 2] f32
   size_t scratch = 0;    // kernels' scratch
   size_t scratch_bytes = 0;
   size_t logit_rows = 0;  // [kMaxLogitRows, d_model] f32, last stage only
   size_t logits = 0;      // [kMaxLogitRows, vocab] f32, last stage only
+  int64_t q_cols = 0, kv_cols = 0, ff_cols = 0;  // of the widest layer
   size_t body_bytes = 0;  // without the last stage's buffers
   size_t total_bytes = 0;
 };

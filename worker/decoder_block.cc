@@ -1,97 +1,77 @@
 #include "worker/decoder_block.h"
 
-#include <cmath>
-
 #include "proto/status_macros.h"
 
 namespace millrace {
 namespace {
 
-absl::StatusOr<WeightView> Weights(Backend& backend, const Model& model, TensorRole role,
-                                   int layer) {
-  const int index = model.spec().FindTensor(role, layer);
-  MILLRACE_CHECK(index >= 0);  // Model::Open has checked that required tensors are there
-  return backend.PlaceWeights(model.spec().tensors[index], model.TensorBytes(index));
-}
-
-// Null when the file has no such tensor.
-absl::StatusOr<const float*> Vector(Backend& backend, const Model& model, TensorRole role,
-                                    int layer) {
-  const int index = model.spec().FindTensor(role, layer);
-  if (index < 0) return nullptr;
-  return backend.PlaceVector(model.spec().tensors[index], model.TensorBytes(index));
+// The first `cols` columns of a buffer that is as wide as the widest layer, packed.
+FloatView Narrow(FloatView v, int64_t cols) { return FloatView(v.data, v.rows, cols); }
+Activations Narrow(const Activations& a, int64_t cols, int64_t stride) {
+  return {a.data, a.rows, cols, stride};
 }
 
 }  // namespace
 
+HostTensor TensorOf(const Model& model, TensorRole role, int layer) {
+  const int index = model.spec().FindTensor(role, layer);
+  if (index < 0) return {};
+  return {&model.spec().tensors[index], model.TensorBytes(index)};
+}
+
 absl::StatusOr<AttentionWeights> PlaceAttention(Backend& backend, const Model& model, int layer) {
-  AttentionWeights w;
   using R = TensorRole;
-  MILLRACE_ASSIGN_OR_RETURN(w.norm, Vector(backend, model, R::kAttnNorm, layer));
-  MILLRACE_ASSIGN_OR_RETURN(w.q, Weights(backend, model, R::kAttnQ, layer));
-  MILLRACE_ASSIGN_OR_RETURN(w.k, Weights(backend, model, R::kAttnK, layer));
-  MILLRACE_ASSIGN_OR_RETURN(w.v, Weights(backend, model, R::kAttnV, layer));
-  MILLRACE_ASSIGN_OR_RETURN(w.output, Weights(backend, model, R::kAttnOutput, layer));
-  MILLRACE_ASSIGN_OR_RETURN(w.q_bias, Vector(backend, model, R::kAttnQBias, layer));
-  MILLRACE_ASSIGN_OR_RETURN(w.k_bias, Vector(backend, model, R::kAttnKBias, layer));
-  MILLRACE_ASSIGN_OR_RETURN(w.v_bias, Vector(backend, model, R::kAttnVBias, layer));
-  MILLRACE_ASSIGN_OR_RETURN(w.output_bias, Vector(backend, model, R::kAttnOutputBias, layer));
-  MILLRACE_ASSIGN_OR_RETURN(w.q_norm, Vector(backend, model, R::kAttnQNorm, layer));
-  MILLRACE_ASSIGN_OR_RETURN(w.k_norm, Vector(backend, model, R::kAttnKNorm, layer));
+  auto tensor = [&](R role) { return TensorOf(model, role, layer); };
+  AttentionWeights w;
+  MILLRACE_ASSIGN_OR_RETURN(w.norm, backend.PlaceVector(tensor(R::kAttnNorm)));
+  MILLRACE_ASSIGN_OR_RETURN(
+      w.qkv, backend.PlaceMatrices(
+                 {tensor(R::kAttnQ), tensor(R::kAttnK), tensor(R::kAttnV)},
+                 {tensor(R::kAttnQBias), tensor(R::kAttnKBias), tensor(R::kAttnVBias)}));
+  MILLRACE_ASSIGN_OR_RETURN(w.output, backend.PlaceMatrices({tensor(R::kAttnOutput)},
+                                                            {tensor(R::kAttnOutputBias)}));
+  MILLRACE_ASSIGN_OR_RETURN(w.q_norm, backend.PlaceVector(tensor(R::kAttnQNorm)));
+  MILLRACE_ASSIGN_OR_RETURN(w.k_norm, backend.PlaceVector(tensor(R::kAttnKNorm)));
   return w;
 }
 
 absl::StatusOr<FeedForwardWeights> PlaceFeedForward(Backend& backend, const Model& model,
                                                     int layer) {
-  FeedForwardWeights w;
   using R = TensorRole;
-  MILLRACE_ASSIGN_OR_RETURN(w.norm, Vector(backend, model, R::kFfnNorm, layer));
-  MILLRACE_ASSIGN_OR_RETURN(w.gate, Weights(backend, model, R::kFfnGate, layer));
-  MILLRACE_ASSIGN_OR_RETURN(w.up, Weights(backend, model, R::kFfnUp, layer));
-  MILLRACE_ASSIGN_OR_RETURN(w.down, Weights(backend, model, R::kFfnDown, layer));
+  auto tensor = [&](R role) { return TensorOf(model, role, layer); };
+  FeedForwardWeights w;
+  MILLRACE_ASSIGN_OR_RETURN(w.norm, backend.PlaceVector(tensor(R::kFfnNorm)));
+  MILLRACE_ASSIGN_OR_RETURN(w.gate_up,
+                            backend.PlaceMatrices({tensor(R::kFfnGate), tensor(R::kFfnUp)}, {}));
+  MILLRACE_ASSIGN_OR_RETURN(w.down, backend.PlaceMatrices({tensor(R::kFfnDown)}, {}));
   return w;
 }
 
-absl::Status ForwardAttention(Backend& backend, const ModelSpec& model, const LayerSpec& layer,
-                              const AttentionWeights& w, const KvView& cache,
-                              const PassBuffers& pass) {
-  const int64_t n = pass.hidden.rows;
-  const int64_t q_cols = static_cast<int64_t>(layer.heads) * layer.head_dim;
-  const int64_t kv_cols = static_cast<int64_t>(layer.kv_heads) * layer.head_dim;
-  const FloatView q(pass.q, n, q_cols), k(pass.k, n, kv_cols), v(pass.v, n, kv_cols);
-  const FloatView mixed(pass.mixed, n, q_cols);
-  const float scale = 1.0f / std::sqrt(static_cast<float>(layer.head_dim));
+absl::Status ForwardAttention(Backend& backend, const LayerSpec& layer, const AttentionWeights& w,
+                              const KvView& cache, const PassBuffers& pass) {
+  const int64_t q_cols = int64_t{layer.heads} * layer.head_dim;
+  const int64_t kv_cols = int64_t{layer.kv_heads} * layer.head_dim;
+  const FloatView qkv = Narrow(pass.qkv, q_cols + 2 * kv_cols);
+  // Where q is a part of qkv it keeps qkv's rows.
+  const Activations q = Narrow(pass.q, q_cols, pass.q.data == pass.qkv.data ? qkv.stride : q_cols);
+  const Activations mixed = Narrow(pass.mixed, q_cols, q_cols);
 
-  MILLRACE_RETURN_IF_ERROR(backend.RmsNorm(pass.hidden, w.norm, model.norm_epsilon, pass.normed));
-  const MatmulTarget qkv[] = {
-      {w.q, w.q_bias, q, false}, {w.k, w.k_bias, k, false}, {w.v, w.v_bias, v, false}};
-  MILLRACE_RETURN_IF_ERROR(backend.Matmul(pass.normed, qkv));
-  if (w.q_norm) {
-    MILLRACE_RETURN_IF_ERROR(backend.HeadRmsNorm(q, layer.head_dim, w.q_norm, model.norm_epsilon));
-  }
-  if (w.k_norm) {
-    MILLRACE_RETURN_IF_ERROR(backend.HeadRmsNorm(k, layer.head_dim, w.k_norm, model.norm_epsilon));
-  }
-  const RopeSpec& rope = model.rope;
-  MILLRACE_RETURN_IF_ERROR(backend.Rope(q, layer.head_dim, rope.dims, rope.style, pass.rope));
-  MILLRACE_RETURN_IF_ERROR(backend.Rope(k, layer.head_dim, rope.dims, rope.style, pass.rope));
-  MILLRACE_RETURN_IF_ERROR(backend.KvAppend(k, v, pass.segments, cache));
-  MILLRACE_RETURN_IF_ERROR(
-      backend.Attention(q, layer.heads, cache, pass.segments, scale, mixed));
-  const MatmulTarget output = {w.output, w.output_bias, pass.hidden, true};
-  return backend.Matmul(mixed, {&output, 1});
+  MILLRACE_RETURN_IF_ERROR(backend.RmsNorm(pass.hidden, w.norm, pass.normed));
+  MILLRACE_RETURN_IF_ERROR(backend.Matmul(pass.normed, w.qkv, false, qkv));
+  MILLRACE_RETURN_IF_ERROR(backend.RopeAppend(qkv, layer, w.q_norm, w.k_norm, cache, q));
+  MILLRACE_RETURN_IF_ERROR(backend.Attention(q, layer, cache, mixed));
+  return backend.Matmul(mixed, w.output, true, pass.hidden);
 }
 
-absl::Status ForwardFeedForward(Backend& backend, const ModelSpec& model, const LayerSpec& layer,
+absl::Status ForwardFeedForward(Backend& backend, const LayerSpec& layer,
                                 const FeedForwardWeights& w, const PassBuffers& pass) {
-  const FloatView gate(pass.gate, pass.hidden.rows, layer.d_ff);
-  const FloatView up(pass.up, pass.hidden.rows, layer.d_ff);
-  MILLRACE_RETURN_IF_ERROR(backend.RmsNorm(pass.hidden, w.norm, model.norm_epsilon, pass.normed));
-  const MatmulTarget both[] = {{w.gate, nullptr, gate, false}, {w.up, nullptr, up, false}};
-  MILLRACE_RETURN_IF_ERROR(backend.Matmul(pass.normed, both));
-  MILLRACE_RETURN_IF_ERROR(backend.SwiGlu(gate, up));
-  const MatmulTarget down = {w.down, nullptr, pass.hidden, true};
-  return backend.Matmul(gate, {&down, 1});
+  const FloatView gate_up = Narrow(pass.gate_up, 2 * int64_t{layer.d_ff});
+  const Activations act = Narrow(
+      pass.act, layer.d_ff, pass.act.data == pass.gate_up.data ? gate_up.stride : layer.d_ff);
+
+  MILLRACE_RETURN_IF_ERROR(backend.RmsNorm(pass.hidden, w.norm, pass.normed));
+  MILLRACE_RETURN_IF_ERROR(backend.GatedMatmul(pass.normed, w.gate_up, gate_up, act));
+  return backend.Matmul(act, w.down, true, pass.hidden);
 }
 
 }  // namespace millrace

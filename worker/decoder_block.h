@@ -15,34 +15,27 @@ namespace millrace {
 // optional steps run.
 struct AttentionWeights {
   const float* norm = nullptr;
-  WeightView q, k, v, output;
-  const float *q_bias = nullptr, *k_bias = nullptr, *v_bias = nullptr, *output_bias = nullptr;
+  WeightsId qkv, output;
   const float *q_norm = nullptr, *k_norm = nullptr;
 };
 
 struct FeedForwardWeights {
   const float* norm = nullptr;
-  WeightView gate, up, down;
+  WeightsId gate_up, down;
 };
 
-// Views into the stage's arena for a pass of n tokens (worker/activation_arena.h has the shapes).
-struct PassBuffers {
-  FloatView hidden, normed;  // [n, d_model]
-  float *q = nullptr, *k = nullptr, *v = nullptr, *mixed = nullptr, *gate = nullptr, *up = nullptr;
-  const float* rope = nullptr;
-  absl::Span<const AttentionSegment> segments;
-};
+// A tensor of the model by role; without spec where the file has none.
+HostTensor TensorOf(const Model& model, TensorRole role, int layer = -1);
 
 absl::StatusOr<AttentionWeights> PlaceAttention(Backend& backend, const Model& model, int layer);
 absl::StatusOr<FeedForwardWeights> PlaceFeedForward(Backend& backend, const Model& model, int layer);
 
 // hidden += attention(norm(hidden)); appends the pass's keys and values to `cache`.
-absl::Status ForwardAttention(Backend& backend, const ModelSpec& model, const LayerSpec& layer,
-                              const AttentionWeights& w, const KvView& cache,
-                              const PassBuffers& pass);
+absl::Status ForwardAttention(Backend& backend, const LayerSpec& layer, const AttentionWeights& w,
+                              const KvView& cache, const PassBuffers& pass);
 
 // hidden += down(silu(gate(norm(hidden))) * up(norm(hidden))).
-absl::Status ForwardFeedForward(Backend& backend, const ModelSpec& model, const LayerSpec& layer,
+absl::Status ForwardFeedForward(Backend& backend, const LayerSpec& layer,
                                 const FeedForwardWeights& w, const PassBuffers& pass);
 
 }  // namespace millrace

@@ -29,7 +29,7 @@ absl::StatusOr<KvCache> KvCache::Create(Backend& backend, const ModelSpec& model
     total += KvBytesPerToken(l, shape.dtype) * shape.context * shape.slots;
   }
   if (total == Bytes(0)) return cache;
-  MILLRACE_ASSIGN_OR_RETURN(cache.memory_, backend.Allocate(total));
+  MILLRACE_ASSIGN_OR_RETURN(cache.memory_, backend.Allocate(total, "KV cache"));
   std::byte* at = cache.memory_->data();
   for (int layer : layers) {
     const LayerSpec& l = model.layers[layer];

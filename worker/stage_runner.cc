@@ -10,13 +10,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "kernels/rope.h"
 #include "proto/status_macros.h"
-#include "worker/activation_arena.h"
 #include "worker/backend/backend.h"
+#include "worker/backend/cuda/cuda_backend.h"
 #include "worker/decoder_block.h"
 #include "worker/kv_cache.h"
-#include "worker/sampler.h"
 
 namespace millrace {
 namespace {
@@ -47,21 +45,24 @@ class Runner : public StageRunner {
   }
   int stage() const override { return stage_; }
   Bytes resident_bytes() const override {
-    return weights_ + kv_.size() + (arena_ ? arena_->size() : Bytes(0));
+    return weights_ + kv_.size() + (backend_ ? backend_->activation_bytes() : Bytes(0));
   }
 
  private:
-  bool first() const { return embedding_.data != nullptr; }
-  bool last() const { return head_.data != nullptr; }
-  float* At(size_t offset) const { return reinterpret_cast<float*>(arena_->data() + offset); }
+  bool first() const { return first_; }
+  bool last() const { return next_ == nullptr; }
 
   absl::Status PlaceBlock(const Block& block);
+  absl::Status MakeBackend(const PlacementPlan& plan, const std::vector<Block>& blocks,
+                           const StageOptions& options);
+  absl::Status CheckHomes(const PlacementPlan& plan) const;
   absl::Status FaultIn(const std::vector<Block>& blocks, const Stage& stage,
                        const StageOptions& options);
   absl::Status CheckPass(const Pass& pass, FloatView hidden) const;
-  absl::Status Forward(const Pass& pass, FloatView hidden, FloatView& out);
-  absl::StatusOr<PassResult> Outputs(const Pass& pass, FloatView hidden);
-  RowOutput OutputOf(const OutputRequest& request, absl::Span<const float> logits) const;
+  absl::Status Begin(const Pass& pass, FloatView hidden);
+  absl::Status Forward(const Pass& pass);
+  absl::Status Head(const Pass& pass, int first);
+  absl::StatusOr<PassResult> Outputs(const Pass& pass);
 
   std::shared_ptr<const Model> model_;
   const int stage_;
@@ -69,34 +70,28 @@ class Runner : public StageRunner {
   const int slots_, context_, max_pass_tokens_;
   std::unique_ptr<StageLink> next_;
   std::unique_ptr<Backend> backend_;
-  std::unique_ptr<DeviceMemory> arena_;
-  ActivationLayout layout_;
-  std::vector<double> rope_frequencies_;
-  WeightView embedding_, head_;
+  bool first_ = false;
+  WeightsId head_;
   const float* output_norm_ = nullptr;
   std::vector<LoadedBlock> blocks_;
   KvCache kv_;
   Bytes weights_;
+  // Of the pass under way.
+  std::vector<AttentionSegment> segments_;
+  std::vector<int> positions_;
 };
 
 absl::Status Runner::PlaceBlock(const Block& block) {
-  const ModelSpec& spec = model_->spec();
-  auto matrix = [&](TensorRole role) -> absl::StatusOr<WeightView> {
-    const int index = spec.FindTensor(role);
-    MILLRACE_CHECK(index >= 0);
-    return backend_->PlaceWeights(spec.tensors[index], model_->TensorBytes(index));
-  };
   switch (block.kind) {
-    case BlockKind::kEmbedding: {
-      MILLRACE_ASSIGN_OR_RETURN(embedding_, matrix(TensorRole::kTokenEmbedding));
-      return absl::OkStatus();
-    }
+    case BlockKind::kEmbedding:
+      first_ = true;
+      return backend_->PlaceEmbedding(TensorOf(*model_, TensorRole::kTokenEmbedding));
     case BlockKind::kHead: {
+      const TensorRole role =
+          model_->spec().tied_output ? TensorRole::kTokenEmbedding : TensorRole::kOutput;
+      MILLRACE_ASSIGN_OR_RETURN(head_, backend_->PlaceMatrices({TensorOf(*model_, role)}, {}));
       MILLRACE_ASSIGN_OR_RETURN(
-          head_, matrix(spec.tied_output ? TensorRole::kTokenEmbedding : TensorRole::kOutput));
-      const int norm = spec.FindTensor(TensorRole::kOutputNorm);
-      MILLRACE_ASSIGN_OR_RETURN(
-          output_norm_, backend_->PlaceVector(spec.tensors[norm], model_->TensorBytes(norm)));
+          output_norm_, backend_->PlaceVector(TensorOf(*model_, TensorRole::kOutputNorm)));
       return absl::OkStatus();
     }
     case BlockKind::kAttention: {
@@ -145,33 +140,75 @@ absl::Status Runner::FaultIn(const std::vector<Block>& blocks, const Stage& stag
   return absl::OkStatus();
 }
 
+absl::Status Runner::MakeBackend(const PlacementPlan& plan, const std::vector<Block>& blocks,
+                                 const StageOptions& options) {
+  const Stage& stage = plan.stages[stage_];
+  BackendOptions o;
+  o.max_pass_tokens = max_pass_tokens_;
+  o.slots = slots_;
+  o.context = context_;
+  o.last_stage = last();
+  o.threads = options.threads;
+  o.device = stage.device;
+  if (stage.device_kind == DeviceKind::kCpu) {
+    MILLRACE_ASSIGN_OR_RETURN(backend_, MakeCpuBackend(model_->spec(), o));
+    return absl::OkStatus();
+  }
+  for (int b = stage.first_block; b < stage.end_block; ++b) {
+    const bool lookup = blocks[b].kind == BlockKind::kEmbedding;
+    for (int t : blocks[b].tensors) {
+      o.weights += CudaPlacedBytes(model_->spec().tensors[t], lookup);
+    }
+  }
+  for (const LedgerTotal& t : plan.totals) {
+    if (t.worker == stage.worker && t.memory == stage.device.value()) o.budget = t.budget;
+  }
+  for (const LedgerEntry& e : plan.ledger) {
+    const bool here = e.worker == stage.worker && e.memory == stage.device.value();
+    if (here && e.purpose == Purpose::kOverhead) o.overhead = e.bytes;
+  }
+  weights_ = o.weights;
+  MILLRACE_ASSIGN_OR_RETURN(backend_, MakeCudaBackend(model_->spec(), o));
+  return absl::OkStatus();
+}
+
 absl::Status Runner::Load(const PlacementPlan& plan, const StageOptions& options) {
   const ModelSpec& spec = model_->spec();
   const Stage& stage = plan.stages[stage_];
-  if (stage.device_kind != DeviceKind::kCpu) {
-    return absl::UnimplementedError(
-        absl::StrCat("stage ", stage_, " is placed on ", stage.device.value(),
-                     ": this build computes on CPUs; plan with --devices cpu"));
-  }
+  const bool gpu = stage.device_kind == DeviceKind::kGpu;
   const std::vector<Block> blocks = BlocksOf(spec);
-  MILLRACE_RETURN_IF_ERROR(FaultIn(blocks, stage, options));
-  backend_ = MakeCpuBackend(options.threads);
+  if (gpu) MILLRACE_RETURN_IF_ERROR(CheckHomes(plan));
+  if (!gpu) MILLRACE_RETURN_IF_ERROR(FaultIn(blocks, stage, options));
+  MILLRACE_RETURN_IF_ERROR(MakeBackend(plan, blocks, options));
   std::vector<int> attention_layers;
   for (int b = stage.first_block; b < stage.end_block; ++b) {
     MILLRACE_RETURN_IF_ERROR(PlaceBlock(blocks[b]));
     if (blocks[b].kind == BlockKind::kAttention) attention_layers.push_back(blocks[b].layer);
+    if (gpu && options.on_load_progress) {
+      const int64_t done = weights_.count() / (stage.end_block - stage.first_block) *
+                           (b + 1 - stage.first_block);
+      options.on_load_progress(Bytes(done), weights_);
+    }
   }
   const KvShape kv{plan.slots, plan.context, plan.kv_type};
   MILLRACE_ASSIGN_OR_RETURN(kv_, KvCache::Create(*backend_, spec, attention_layers, kv));
-  layout_ = LayOutActivations(spec, {max_pass_tokens_, backend_->threads()}, last());
-  MILLRACE_ASSIGN_OR_RETURN(arena_,
-                            backend_->Allocate(Bytes(static_cast<int64_t>(layout_.total_bytes))));
-  backend_->SetScratch(arena_->data() + layout_.scratch, layout_.scratch_bytes);
-  rope_frequencies_ = RopeFrequencies(spec.rope);
   if (options.memory_budget > Bytes(0) && resident_bytes() > options.memory_budget) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "stage ", stage_, " takes ", FormatBytes(resident_bytes()), " but its budget is ",
         FormatBytes(options.memory_budget), ": plan again with what is free now"));
+  }
+  return absl::OkStatus();
+}
+
+// A GPU's stage is resident: blocks kept in host memory are not run yet.
+absl::Status Runner::CheckHomes(const PlacementPlan& plan) const {
+  for (const BlockPlacement& b : plan.blocks) {
+    if (b.stage == stage_ && b.home == Home::kHost) {
+      return absl::UnimplementedError(
+          absl::StrCat("stage ", stage_, ": block ", b.name, " is homed in host memory beside ",
+                       plan.stages[stage_].device.value(),
+                       ", which is not supported yet: plan again with more device memory"));
+    }
   }
   return absl::OkStatus();
 }
@@ -216,88 +253,50 @@ absl::Status Runner::CheckPass(const Pass& pass, FloatView hidden) const {
   return absl::OkStatus();
 }
 
-absl::Status Runner::Forward(const Pass& pass, FloatView hidden, FloatView& out) {
-  const ModelSpec& spec = model_->spec();
-  const int64_t n = static_cast<int64_t>(pass.tokens.size());
-  std::vector<AttentionSegment> segments;
-  std::vector<int> positions;
+absl::Status Runner::Begin(const Pass& pass, FloatView hidden) {
+  segments_.clear();
+  positions_.clear();
   for (const PassSegment& s : pass.segments) {
-    segments.push_back(
-        {s.slot, s.first_position, static_cast<int64_t>(positions.size()), s.tokens});
-    for (int i = 0; i < s.tokens; ++i) positions.push_back(s.first_position + i);
+    segments_.push_back(
+        {s.slot, s.first_position, static_cast<int64_t>(positions_.size()), s.tokens});
+    for (int i = 0; i < s.tokens; ++i) positions_.push_back(s.first_position + i);
   }
-  PassBuffers buffers;
-  buffers.hidden = FloatView(At(layout_.hidden), n, spec.d_model);
-  buffers.normed = FloatView(At(layout_.normed), n, spec.d_model);
-  buffers.q = At(layout_.q);
-  buffers.k = At(layout_.k);
-  buffers.v = At(layout_.v);
-  buffers.mixed = At(layout_.mixed);
-  buffers.gate = At(layout_.gate);
-  buffers.up = At(layout_.up);
-  buffers.rope = At(layout_.rope);
-  buffers.segments = segments;
+  return backend_->BeginPass(pass, segments_, positions_, hidden);
+}
 
-  MILLRACE_RETURN_IF_ERROR(backend_->RopeTable(positions, rope_frequencies_, At(layout_.rope)));
-  if (first()) {
-    MILLRACE_RETURN_IF_ERROR(backend_->Embed(embedding_, pass.tokens, buffers.hidden));
-  } else {
-    MILLRACE_RETURN_IF_ERROR(backend_->Upload(hidden, buffers.hidden));
-  }
+// The blocks in order; on the last stage the first outputs too, so that a device may replay it all.
+absl::Status Runner::Forward(const Pass& pass) {
+  const PassBuffers buffers = backend_->buffers();
+  if (first()) MILLRACE_RETURN_IF_ERROR(backend_->Embed(buffers.hidden));
   for (const LoadedBlock& block : blocks_) {
-    const LayerSpec& layer = spec.layers[block.layer];
+    const LayerSpec& layer = model_->spec().layers[block.layer];
     if (const auto* attention = std::get_if<AttentionWeights>(&block.weights)) {
-      MILLRACE_RETURN_IF_ERROR(ForwardAttention(*backend_, spec, layer, *attention,
-                                                kv_.layer(block.layer), buffers));
+      MILLRACE_RETURN_IF_ERROR(
+          ForwardAttention(*backend_, layer, *attention, kv_.layer(block.layer), buffers));
     } else {
       MILLRACE_RETURN_IF_ERROR(ForwardFeedForward(
-          *backend_, spec, layer, std::get<FeedForwardWeights>(block.weights), buffers));
+          *backend_, layer, std::get<FeedForwardWeights>(block.weights), buffers));
     }
   }
-  out = buffers.hidden;
-  return absl::OkStatus();
+  return last() ? Head(pass, 0) : absl::OkStatus();
 }
 
-RowOutput Runner::OutputOf(const OutputRequest& request, absl::Span<const float> logits) const {
-  RowOutput out;
-  switch (request.kind) {
-    case OutputRequest::Kind::kLogits:
-      out.logits.assign(logits.begin(), logits.end());
-      break;
-    case OutputRequest::Kind::kLogProb:
-      out.log_prob = static_cast<float>(LogProbability(logits, request.target));
-      break;
-    case OutputRequest::Kind::kSample: {
-      const Sampled s = Sample(logits, request.sampling, request.recent, request.sample_index);
-      out.token = s.token;
-      out.log_prob = s.log_prob;
-      break;
-    }
-  }
-  return out;
+// As many outputs from `first` on as the backend takes at a time.
+absl::Status Runner::Head(const Pass& pass, int first) {
+  const int count =
+      std::min(backend_->max_head_rows(), static_cast<int>(pass.outputs.size()) - first);
+  return count > 0 ? backend_->Head(output_norm_, head_, first, count) : absl::OkStatus();
 }
 
-// Output norm and head for the rows that were asked for, a few at a time.
-absl::StatusOr<PassResult> Runner::Outputs(const Pass& pass, FloatView hidden) {
-  const ModelSpec& spec = model_->spec();
+absl::StatusOr<PassResult> Runner::Outputs(const Pass& pass) {
   PassResult result;
   result.id = pass.id;
-  for (size_t begin = 0; begin < pass.outputs.size(); begin += kMaxLogitRows) {
-    const size_t count = std::min<size_t>(kMaxLogitRows, pass.outputs.size() - begin);
-    const FloatView rows(At(layout_.logit_rows), static_cast<int64_t>(count), spec.d_model);
-    const FloatView logits(At(layout_.logits), static_cast<int64_t>(count), spec.vocab);
-    for (size_t i = 0; i < count; ++i) {
-      const FloatView from(hidden.row(pass.outputs[begin + i].row), 1, spec.d_model);
-      const FloatView to(rows.row(static_cast<int64_t>(i)), 1, spec.d_model);
-      MILLRACE_RETURN_IF_ERROR(backend_->RmsNorm(from, output_norm_, spec.norm_epsilon, to));
-    }
-    const MatmulTarget head = {head_, nullptr, logits, false};
-    MILLRACE_RETURN_IF_ERROR(backend_->Matmul(rows, {&head, 1}));
-    for (size_t i = 0; i < count; ++i) {
-      result.outputs.push_back(OutputOf(
-          pass.outputs[begin + i],
-          {logits.row(static_cast<int64_t>(i)), static_cast<size_t>(spec.vocab)}));
-    }
+  const int outputs = static_cast<int>(pass.outputs.size());
+  for (int begin = 0; begin < outputs; begin += backend_->max_head_rows()) {
+    if (begin > 0) MILLRACE_RETURN_IF_ERROR(Head(pass, begin));
+    const int count = std::min(backend_->max_head_rows(), outputs - begin);
+    MILLRACE_ASSIGN_OR_RETURN(std::vector<RowOutput> rows, backend_->Collect(begin, count));
+    for (RowOutput& row : rows) result.outputs.push_back(std::move(row));
   }
   return result;
 }
@@ -305,14 +304,15 @@ absl::StatusOr<PassResult> Runner::Outputs(const Pass& pass, FloatView hidden) {
 absl::StatusOr<PassResult> Runner::Run(const Pass& pass, FloatView hidden, absl::Time deadline) {
   MILLRACE_RETURN_IF_ERROR(CheckPass(pass, hidden));
   const absl::Time begin = absl::Now();
-  FloatView out;
-  MILLRACE_RETURN_IF_ERROR(Forward(pass, hidden, out));
+  MILLRACE_RETURN_IF_ERROR(Begin(pass, hidden));
+  MILLRACE_RETURN_IF_ERROR(backend_->Run([&] { return Forward(pass); }));
   absl::StatusOr<PassResult> result;
   absl::Duration compute;
   if (last()) {
-    result = Outputs(pass, out);
+    result = Outputs(pass);
     compute = absl::Now() - begin;
   } else {
+    MILLRACE_ASSIGN_OR_RETURN(const FloatView out, backend_->ReadHidden());
     compute = absl::Now() - begin;
     result = next_->Forward(pass, out, deadline);
   }

@@ -18,7 +18,7 @@ namespace millrace {
 
 struct StageOptions {
   int threads = 0;      // CPU threads; 0 = UsableThreads()
-  Bytes memory_budget;  // refuse to load past this (ResourceExhausted); 0 = the plan's
+  Bytes memory_budget;  // refuse to load past this (ResourceExhausted); 0 = no limit
   // Called while weights fault in; may be null.
   std::function<void(Bytes done, Bytes total)> on_load_progress;
 };

@@ -107,7 +107,7 @@ absl::Status GemmEngine::ChooseAlgorithm(const Shape& shape, Plan& plan) const {
 }
 
 absl::Status GemmEngine::Gemm(const __half* x, int64_t n, int64_t k, int64_t ldx, const __half* w,
-                              int64_t rows, int64_t ldw, float* y, int64_t ldy, bool accumulate,
+                              int64_t rows, int64_t ldw, float alpha, float* y, int64_t ldy, bool accumulate,
                               StreamView stream) {
   MILLRACE_CHECK(n >= 0 && k > 0 && rows >= 0 && ldx >= k && ldw >= k && ldy >= rows);
   if (n == 0 || rows == 0) return absl::OkStatus();
@@ -124,9 +124,9 @@ absl::Status GemmEngine::Gemm(const __half* x, int64_t n, int64_t k, int64_t ldx
     found = plans_.emplace(shape, *std::move(plan)).first;
   }
   const Plan& plan = found->second;
-  const float one = 1.0f, beta = accumulate ? 1.0f : 0.0f;
+  const float beta = accumulate ? 1.0f : 0.0f;
   const absl::Status status = LtStatus(
-      cublasLtMatmul(handle_.get(), plan.product.get(), &one, w, plan.w.get(), x, plan.x.get(),
+      cublasLtMatmul(handle_.get(), plan.product.get(), &alpha, w, plan.w.get(), x, plan.x.get(),
                      &beta, y, plan.y.get(), y, plan.y.get(), &plan.algorithm, workspace_,
                      static_cast<size_t>(size_.count()), stream.get()),
       "cublasLtMatmul");

@@ -25,14 +25,14 @@ class GemmEngine {
   // that outlives the engine and its queued work.
   static absl::StatusOr<GemmEngine> Create(int device, void* workspace, Bytes size);
 
-  // y[n, rows] f32 = (accumulate: y +) x[n, k] f16 * w[rows, k]^T f16, FP32 accumulation.
+  // y[n, rows] f32 = (accumulate: y +) alpha * x[n, k] f16 * w[rows, k]^T f16, FP32 accumulation.
   // Row-major, ld*: elements between rows. Leading dimensions that are multiples of 8 and 16-byte
   // aligned addresses run fastest. The algorithm for a shape is chosen at its first call, on the
   // host; a graph should not capture that one. Repeated calls give equal results. Unimplemented
   // where cuBLASLt has no algorithm.
   absl::Status Gemm(const __half* x, int64_t n, int64_t k, int64_t ldx, const __half* w,
-                    int64_t rows, int64_t ldw, float* y, int64_t ldy, bool accumulate,
-                    StreamView stream);
+                    int64_t rows, int64_t ldw, float alpha, float* y, int64_t ldy,
+                    bool accumulate, StreamView stream);
 
  private:
   struct Destroy {

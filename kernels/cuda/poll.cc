@@ -1,5 +1,7 @@
 #include "kernels/cuda/poll.h"
 
+#include <thread>
+
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "kernels/cuda/status.h"
@@ -18,7 +20,11 @@ absl::Status PollUntilReady(absl::FunctionRef<cudaError_t()> query, const char* 
       return absl::DeadlineExceededError(
           absl::StrCat(call, ": the device was not done after ", absl::FormatDuration(timeout)));
     }
-    if (waited > absl::Microseconds(200)) absl::SleepFor(absl::Microseconds(50));
+    if (waited < absl::Milliseconds(50)) {
+      std::this_thread::yield();
+    } else {
+      absl::SleepFor(absl::Microseconds(50));
+    }
   }
 }
 

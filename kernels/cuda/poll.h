@@ -10,8 +10,9 @@
 
 namespace millrace::cuda {
 
-// Calls `query` until it says something else than cudaErrorNotReady: in a tight loop for the first
-// 200 microseconds, then sleeping 50 microseconds between calls. CUDA's own waits have no bound.
+// Calls `query` until it says something else than cudaErrorNotReady: giving way to other threads
+// between calls for the first 50 milliseconds (a decode pass is over by then, and a sleep would add
+// to every token), then sleeping 50 microseconds. CUDA's own waits have no bound.
 absl::Status PollUntilReady(absl::FunctionRef<cudaError_t()> query, const char* call,
                             absl::Duration timeout);
 

@@ -96,7 +96,7 @@ class GemmCudaTest : public DeviceTest {
     const auto dy = Upload(before);
     const std::string what = absl::StrCat(n, " x ", k, " x ", rows, " pad ", pad);
     const absl::Status status = engine_->Gemm(dx.as<__half>(), n, k, ldx, dw.as<__half>(), rows,
-                                              ldw, dy.as(), ldy, accumulate, stream());
+                                              ldw, 1.0f, dy.as(), ldy, accumulate, stream());
     ASSERT_TRUE(status.ok()) << what << ": " << status;
     const std::vector<float> y = Download(dy);
     std::vector<float> got, want;
@@ -153,7 +153,7 @@ TEST_F(GemmCudaTest, GemmRepeatsItsBits) {
   std::vector<float> first;
   for (int i = 0; i < 5; ++i) {
     ASSERT_TRUE(engine_
-                    ->Gemm(x.as<__half>(), kN, kK, kK, w.as<__half>(), kRows, kK, y.as(), kRows,
+                    ->Gemm(x.as<__half>(), kN, kK, kK, w.as<__half>(), kRows, kK, 1.0f, y.as(), kRows,
                            false, stream())
                     .ok());
     const std::vector<float> got = Download(y);
@@ -174,7 +174,7 @@ TEST_F(GemmCudaTest, GraphReplaysOnWhatDeviceMemoryHolds) {
   auto issue = [&]() -> absl::Status {
     MILLRACE_RETURN_IF_ERROR(cuda::FloatToHalf(x.as(), kK, kN, kK, half.as<__half>(), stream()));
     MILLRACE_RETURN_IF_ERROR(engine_->Gemm(half.as<__half>(), kN, kK, kK, dw.as<__half>(), kRows,
-                                           kK, y.as(), kRows, false, stream()));
+                                           kK, 1.0f, y.as(), kRows, false, stream()));
     return cuda::AddBias(y.as(), kRows, kN, kRows, bias.as(), stream());
   };
   Overwrite(x, RandomFloats(kN * kK, rng_));

@@ -1,12 +1,16 @@
 // Backend: the seam between a stage and the device that computes it: the device's memory and its ops.
+// Ops are as large as devices can fuse: what a GPU does in one kernel is one op here.
 //
 // Contract:
-// 1. A backend belongs to one thread (the stage's owner). Ops are ordered; a device may run them
-//    asynchronously and says so only through Synchronize and ReadBack.
-// 2. Views given to ops point into memory that Allocate or PlaceWeights returned, on this device.
-//    For the CPU that is ordinary memory and weights are views of the model file.
-// 3. Shapes are the kernels' contracts (kernels/*.h); a wrong shape is our bug and CHECKed.
-// 4. Errors: ResourceExhausted for memory, Internal for a device that failed, with the call named.
+// 1. A backend belongs to one thread (the stage's owner). Ops are ordered; a device runs them
+//    asynchronously and is waited for only in ReadHidden and Collect.
+// 2. Load time: Create, then Place every tensor, then AllocateKv. Then passes: BeginPass, ops (inside
+//    Run), ReadHidden or Collect.
+// 3. Views point into memory of this device that the backend owns. Activation rows (Activations) are
+//    stored as the device likes them: f32 on a CPU, f16 on a GPU; the residual stream (FloatView) is
+//    always f32.
+// 4. Shapes are the kernels' contracts (kernels/*.h); a wrong shape is our bug and CHECKed.
+// 5. Errors: ResourceExhausted for memory, Internal for a device that failed, with the call named.
 #ifndef MILLRACE_WORKER_BACKEND_BACKEND_H_
 #define MILLRACE_WORKER_BACKEND_BACKEND_H_
 
@@ -14,15 +18,17 @@
 #include <memory>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/attention.h"
-#include "kernels/matmul.h"
 #include "kernels/views.h"
 #include "proto/bytes.h"
+#include "proto/cluster_spec.h"
 #include "proto/ids.h"
 #include "proto/model_spec.h"
+#include "worker/pass.h"
 
 namespace millrace {
 
@@ -34,48 +40,103 @@ class DeviceMemory {
   virtual Bytes size() const = 0;
 };
 
+// A tensor of the model file: `bytes` outlives the backend.
+struct HostTensor {
+  const TensorSpec* spec = nullptr;
+  absl::Span<const std::byte> bytes;
+};
+
+// Matrices that multiply the same input, placed together, with their biases; by place order.
+struct WeightsId {
+  int value = -1;
+};
+
+// Rows of activations in the device's own type.
+struct Activations {
+  void* data = nullptr;
+  int64_t rows = 0, cols = 0;
+  int64_t stride = 0;  // elements between rows
+};
+
+// Everything a pass of n rows writes, overwritten by the next pass.
+struct PassBuffers {
+  FloatView hidden;     // [n, d_model] f32: the residual stream
+  Activations normed;   // [n, d_model]
+  FloatView qkv;        // [n, widest (heads + 2 kv_heads) * head_dim] f32, shares memory with gate_up
+  Activations q;        // [n, heads * head_dim]; on a CPU it is qkv's first columns
+  Activations mixed;    // [n, heads * head_dim]: attention's output
+  FloatView gate_up;    // [n, 2 widest d_ff] f32
+  Activations act;      // [n, d_ff]; on a CPU it is gate_up's first columns
+};
+
+struct BackendOptions {
+  int max_pass_tokens = 512;
+  int slots = 1;
+  int context = 0;         // tokens per slot
+  bool last_stage = false; // room for logits
+  int threads = 0;         // CPU threads; 0 = UsableThreads()
+  DeviceId device;         // "cpu", "gpu0", "gpu0#1"
+  Bytes weights;           // GPU: bytes of everything that will be placed (CudaPlacedBytes, summed)
+  Bytes budget;            // GPU: never taken more, context and libraries included; 0 = no limit
+  Bytes overhead;          // GPU: what of the budget context and libraries take
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
 
-  // Threads of the CPU that ops use, 0 for a GPU: part of what sizes scratch.
-  virtual int threads() const = 0;
+  virtual Bytes activation_bytes() const = 0;
+  // Most rows of Head in one go.
+  virtual int max_head_rows() const = 0;
 
-  // Zeroed memory, 64-byte aligned; pages may become resident only when touched.
-  virtual absl::StatusOr<std::unique_ptr<DeviceMemory>> Allocate(Bytes size) = 0;
-  // Weights of one tensor where ops can read them. `host` outlives the backend.
-  virtual absl::StatusOr<WeightView> PlaceWeights(const TensorSpec& spec,
-                                                  absl::Span<const std::byte> host) = 0;
-  // A small vector (norm, bias) as f32 on the device, owned by the backend.
-  virtual absl::StatusOr<const float*> PlaceVector(const TensorSpec& spec,
-                                                   absl::Span<const std::byte> host) = 0;
-  // Memory that ops may overwrite; given once before the first op.
-  virtual void SetScratch(std::byte* scratch, size_t bytes) = 0;
+  // ---- load ----
+  // `biases`: empty, or one per matrix, each may be without spec.
+  virtual absl::StatusOr<WeightsId> PlaceMatrices(absl::Span<const HostTensor> matrices,
+                                                  absl::Span<const HostTensor> biases) = 0;
+  // A small vector (norm) as f32, or a null pointer for a tensor without spec.
+  virtual absl::StatusOr<const float*> PlaceVector(const HostTensor& vector) = 0;
+  // The table that Embed looks tokens up in.
+  virtual absl::Status PlaceEmbedding(const HostTensor& table) = 0;
+  // Zeroed memory, 256-byte aligned; pages may become resident only when touched. `what` for errors.
+  virtual absl::StatusOr<std::unique_ptr<DeviceMemory>> Allocate(Bytes size, const char* what) = 0;
 
-  virtual absl::Status Embed(const WeightView& table, absl::Span<const TokenId> tokens,
-                             FloatView out) = 0;
-  virtual absl::Status RmsNorm(FloatView x, const float* weight, float epsilon, FloatView out) = 0;
-  virtual absl::Status HeadRmsNorm(FloatView x, int head_dim, const float* weight,
-                                   float epsilon) = 0;
-  virtual absl::Status Matmul(FloatView x, absl::Span<const MatmulTarget> targets) = 0;
-  virtual absl::Status RopeTable(absl::Span<const int> positions,
-                                 absl::Span<const double> frequencies, float* table) = 0;
-  virtual absl::Status Rope(FloatView x, int head_dim, int dims, RopeStyle style,
-                            const float* table) = 0;
-  virtual absl::Status KvAppend(FloatView k, FloatView v,
-                                absl::Span<const AttentionSegment> segments,
-                                const KvView& cache) = 0;
-  virtual absl::Status Attention(FloatView q, int heads, const KvView& cache,
-                                 absl::Span<const AttentionSegment> segments, float scale,
-                                 FloatView out) = 0;
-  virtual absl::Status SwiGlu(FloatView gate, FloatView up) = 0;
-  // Device to host and host to device; both return when the bytes have arrived.
-  virtual absl::Status ReadBack(FloatView device, FloatView host) = 0;
-  virtual absl::Status Upload(FloatView host, FloatView device) = 0;
+  // ---- a pass ----
+  // Takes in rows, positions and outputs (the views must live until Collect or ReadHidden) and
+  // makes the rope table. `hidden`: [n, d_model] f32 in host memory from the stage before, or empty.
+  virtual absl::Status BeginPass(const Pass& pass, absl::Span<const AttentionSegment> segments,
+                                 absl::Span<const int> positions, FloatView hidden) = 0;
+  virtual PassBuffers buffers() const = 0;  // of the pass begun
+  // Calls `ops` once. A device may record them and replay the record for later passes of the same
+  // shape, so `ops` does the same for every pass with equal numbers of rows and outputs.
+  virtual absl::Status Run(absl::FunctionRef<absl::Status()> ops) = 0;
+
+  virtual absl::Status Embed(FloatView out) = 0;  // the pass's tokens
+  virtual absl::Status RmsNorm(FloatView x, const float* weight, Activations out) = 0;
+  // out (+)= x * W^T + bias; a group of several matrices side by side.
+  virtual absl::Status Matmul(const Activations& x, WeightsId weights, bool accumulate,
+                              FloatView out) = 0;
+  // Head norms (where not null), rotation of q and k, k and v into the cache, q to `q`.
+  virtual absl::Status RopeAppend(FloatView qkv, const LayerSpec& layer, const float* q_norm,
+                                  const float* k_norm, const KvView& cache,
+                                  const Activations& q) = 0;
+  virtual absl::Status Attention(const Activations& q, const LayerSpec& layer, const KvView& cache,
+                                 const Activations& out) = 0;
+  // out = silu(x * gate^T) * (x * up^T), both in `weights`; gate_up is room for the products.
+  virtual absl::Status GatedMatmul(const Activations& x, WeightsId weights, FloatView gate_up,
+                                   const Activations& out) = 0;
+  // Output norm and head for the pass's outputs [first, first + count), count <= max_head_rows(),
+  // and what they ask of the logits.
+  virtual absl::Status Head(const float* norm, WeightsId head, int first, int count) = 0;
+
+  // Waits. What Head made of outputs [first, first + count).
+  virtual absl::StatusOr<std::vector<RowOutput>> Collect(int first, int count) = 0;
+  // Waits. The residual stream as f32 in host memory, valid until the next pass.
+  virtual absl::StatusOr<FloatView> ReadHidden() = 0;
 };
 
-// The CPU with `threads` threads (0: UsableThreads()) and the best instructions it has.
-std::unique_ptr<Backend> MakeCpuBackend(int threads);
+// The CPU with `options.threads` threads and the best instructions it has.
+absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const ModelSpec& model,
+                                                        const BackendOptions& options);
 
 }  // namespace millrace
 

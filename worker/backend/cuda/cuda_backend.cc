@@ -1,0 +1,515 @@
+#include "worker/backend/cuda/cuda_backend.h"
+
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <optional>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/device_allocator.h"
+#include "kernels/cuda/graph.h"
+#include "kernels/cuda/status.h"
+#include "kernels/elementwise_cuda.h"
+#include "kernels/matmul_cuda.h"
+#include "kernels/norm_cuda.h"
+#include "kernels/rope.h"
+#include "kernels/rope_cuda.h"
+#include "proto/device_layout.h"
+#include "proto/status_macros.h"
+#include "worker/backend/cuda/gpu_memory.h"
+#include "worker/backend/cuda/pass_meta.h"
+#include "worker/backend/cuda/prefill_matmul.h"
+#include "worker/backend/row_output.h"
+#include "worker/sampler.h"
+
+namespace millrace {
+namespace {
+
+using cuda::CopyAsync;
+using cuda::DeviceBuffer;
+
+constexpr absl::Duration kPassTimeout = absl::Seconds(120);
+// Recorded passes kept; one more starts afresh.
+constexpr size_t kMaxGraphs = 96;
+
+Bytes SizeOf(size_t bytes) { return Bytes(static_cast<int64_t>(bytes)); }
+
+class CudaMemory : public DeviceMemory {
+ public:
+  explicit CudaMemory(DeviceBuffer buffer) : buffer_(std::move(buffer)) {}
+  std::byte* data() const override { return static_cast<std::byte*>(buffer_.data()); }
+  Bytes size() const override { return buffer_.size(); }
+
+ private:
+  DeviceBuffer buffer_;
+};
+
+// "gpu1" and "gpu1#2" are hardware device 1.
+absl::StatusOr<int> HardwareIndex(const DeviceId& id) {
+  absl::string_view name = id.value();
+  name = name.substr(0, name.find('#'));
+  int index = -1;
+  if (!absl::ConsumePrefix(&name, "gpu") || !absl::SimpleAtoi(name, &index) || index < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("'", id.value(), "' is not a GPU: write gpu0"));
+  }
+  return index;
+}
+
+// Everything that decides which kernels a small pass runs.
+using GraphKey = std::tuple<int, int, int>;  // rows, outputs, splits
+
+class CudaBackend : public Backend {
+ public:
+  CudaBackend(const ModelSpec& model, const BackendOptions& options, int device,
+              cuda::DeviceAllocator allocator, cuda::Stream stream)
+      : model_(model), options_(options), device_(device), allocator_(std::move(allocator)), stream_(std::move(stream)),
+        layout_(LayOutGpuActivations(model, options.max_pass_tokens, options.slots, options.context,
+                                     options.last_stage)),
+        small_meta_(kSmallPassRows, kSmallPassRows),
+        large_meta_(options.max_pass_tokens, options.slots) {}
+
+  ~CudaBackend() override {
+    Use().IgnoreError();
+    stream().Wait(kPassTimeout).IgnoreError();
+  }
+
+  absl::Status Init();
+
+  Bytes activation_bytes() const override { return arena_->size(); }
+  int max_head_rows() const override { return kMaxGpuHeadRows; }
+
+  absl::StatusOr<WeightsId> PlaceMatrices(absl::Span<const HostTensor> matrices,
+                                          absl::Span<const HostTensor> biases) override {
+    MILLRACE_RETURN_IF_ERROR(Use());
+    MILLRACE_ASSIGN_OR_RETURN(PlacedGroup group, pool_->PlaceMatrices(matrices, biases));
+    groups_.push_back(std::move(group));
+    return WeightsId{static_cast<int>(groups_.size()) - 1};
+  }
+  absl::StatusOr<const float*> PlaceVector(const HostTensor& vector) override {
+    MILLRACE_RETURN_IF_ERROR(Use());
+    return pool_->PlaceVectors({&vector, 1});
+  }
+  absl::Status PlaceEmbedding(const HostTensor& table) override {
+    MILLRACE_RETURN_IF_ERROR(Use());
+    embedding_ = *table.spec;
+    MILLRACE_ASSIGN_OR_RETURN(embedding_data_, pool_->PlaceRaw(table));
+    return absl::OkStatus();
+  }
+  absl::StatusOr<std::unique_ptr<DeviceMemory>> Allocate(Bytes size, const char* what) override {
+    MILLRACE_RETURN_IF_ERROR(Use());
+    MILLRACE_ASSIGN_OR_RETURN(DeviceBuffer buffer, allocator_.Allocate(size, what));
+    MILLRACE_CUDA_RETURN_IF_ERROR(cudaMemsetAsync(
+        buffer.data(), 0, static_cast<size_t>(size.count()), stream().get()));
+    return std::make_unique<CudaMemory>(std::move(buffer));
+  }
+
+  absl::Status BeginPass(const Pass& pass, absl::Span<const AttentionSegment> segments,
+                         absl::Span<const int> positions, FloatView hidden) override;
+  PassBuffers buffers() const override;
+  absl::Status Run(absl::FunctionRef<absl::Status()> ops) override;
+
+  absl::Status Embed(FloatView out) override {
+    return cuda::EmbedRows(embedding_data_, embedding_.dtype, embedding_.rows(), embedding_.cols(),
+                           Meta<int32_t>(meta().tokens), out.rows, out.data, stream());
+  }
+  absl::Status RmsNorm(FloatView x, const float* weight, Activations out) override {
+    return cuda::RmsNormHalf(x.data, x.stride, nullptr, x.rows, x.cols, weight, model_.norm_epsilon,
+                             static_cast<__half*>(out.data), stream());
+  }
+  absl::Status Matmul(const Activations& x, WeightsId weights, bool accumulate,
+                      FloatView out) override;
+  absl::Status RopeAppend(FloatView qkv, const LayerSpec& layer, const float* q_norm,
+                          const float* k_norm, const KvView& cache, const Activations& q) override;
+  absl::Status Attention(const Activations& q, const LayerSpec& layer, const KvView& cache,
+                         const Activations& out) override;
+  absl::Status GatedMatmul(const Activations& x, WeightsId weights, FloatView gate_up,
+                           const Activations& out) override;
+  absl::Status Head(const float* norm, WeightsId head, int first, int count) override;
+  absl::StatusOr<std::vector<RowOutput>> Collect(int first, int count) override;
+  absl::StatusOr<FloatView> ReadHidden() override;
+
+ private:
+  cuda::StreamView stream() const { return stream_.view(); }
+  // Makes the device current on the calling thread: stages on several devices share a thread.
+  absl::Status Use() const { return MILLRACE_CUDA_STATUS(cudaSetDevice(device_)); }
+  template <typename T = float>
+  T* At(size_t offset) const {
+    return reinterpret_cast<T*>(static_cast<std::byte*>(arena_->data()) + offset);
+  }
+  template <typename T>
+  T* Meta(size_t offset) const {
+    return At<T>(layout_.meta + offset);
+  }
+  const PassMetaLayout& meta() const { return small_ ? small_meta_ : large_meta_; }
+  std::byte* pinned_meta() const { return static_cast<std::byte*>(pinned_meta_->data()); }
+  cuda::PassRows rows() const {
+    return {Meta<int>(meta().slots), Meta<int>(meta().positions), shape_.rows};
+  }
+  cuda::SampleResult* results() const { return static_cast<cuda::SampleResult*>(pinned_results_->data()); }
+
+  absl::Status MakePrefill();
+  absl::Status Issue(absl::FunctionRef<absl::Status()> ops);
+  absl::Status Replay(const GraphKey& key, absl::FunctionRef<absl::Status()> ops);
+  size_t CounterBytes(int heads) const;
+  int Splits(int kv_heads, int heads, int head_dim) const;
+  absl::StatusOr<RowOutput> OutputAt(int first, int i);
+
+  const ModelSpec& model_;
+  const BackendOptions options_;
+  const int device_;
+  cuda::DeviceAllocator allocator_;
+  const cuda::Stream stream_;
+  const GpuActivationLayout layout_;
+  const PassMetaLayout small_meta_, large_meta_;
+  int multiprocessors_ = 0;
+
+  std::optional<DeviceBuffer> arena_;
+  std::optional<cuda::PinnedBuffer> pinned_meta_, pinned_results_, pinned_hidden_;
+  std::optional<WeightPool> pool_;
+  std::optional<PrefillMatmul> prefill_;
+  std::vector<PlacedGroup> groups_;
+  TensorSpec embedding_;
+  const std::byte* embedding_data_ = nullptr;
+  const double* frequencies_ = nullptr;
+
+  // Of the pass begun.
+  const Pass* pass_ = nullptr;
+  PassShape shape_;
+  bool small_ = false;
+  int context_bucket_ = 0;
+  bool hidden_given_ = false;
+  bool outputs_written_ = false;  // the first outputs are in the pinned metadata already
+  std::vector<bool> to_host_;
+  std::map<GraphKey, std::optional<cuda::Graph>> graphs_;  // nothing: seen once, not recorded
+};
+
+absl::Status CudaBackend::Init() {
+  MILLRACE_CUDA_RETURN_IF_ERROR(
+      cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device_));
+  const size_t frequency_bytes = (static_cast<size_t>(model_.rope.dims) * 4 + 255) / 256 * 256;
+  if (std::max(small_meta_.bytes, large_meta_.bytes) + frequency_bytes > layout_.meta_bytes) {
+    return absl::InternalError("a pass's metadata takes more than was laid out for it");
+  }
+  MILLRACE_ASSIGN_OR_RETURN(arena_, allocator_.Allocate(SizeOf(layout_.total_bytes), "activations"));
+  // Counters in it begin at zero.
+  MILLRACE_CUDA_RETURN_IF_ERROR(
+      cudaMemsetAsync(arena_->data(), 0, layout_.total_bytes, stream().get()));
+  MILLRACE_ASSIGN_OR_RETURN(DeviceBuffer weights,
+                            allocator_.Allocate(options_.weights, "weights"));
+  MILLRACE_ASSIGN_OR_RETURN(
+      pinned_meta_,
+      cuda::PinnedBuffer::Create(SizeOf(std::max(small_meta_.bytes, large_meta_.bytes))));
+  MILLRACE_ASSIGN_OR_RETURN(
+      pinned_results_, cuda::PinnedBuffer::Create(SizeOf(kMaxGpuHeadRows * sizeof(cuda::SampleResult))));
+  MILLRACE_ASSIGN_OR_RETURN(pool_, WeightPool::Create(std::move(weights), At<std::byte>(layout_.cublas),
+                                                      SizeOf(layout_.cublas_bytes), stream()));
+  // The frequencies stand at the end of the metadata area.
+  const std::vector<double> frequencies = RopeFrequencies(model_.rope);
+  const size_t size = frequencies.size() * sizeof(double);
+  auto* to = At<double>(layout_.meta + layout_.meta_bytes - frequency_bytes);
+  MILLRACE_RETURN_IF_ERROR(CopyAsync(to, frequencies.data(), SizeOf(size), stream()));
+  frequencies_ = to;
+  return stream().Wait(kPassTimeout);
+}
+
+absl::Status CudaBackend::MakePrefill() {
+  MILLRACE_RETURN_IF_ERROR(pool_->Finish());
+  MILLRACE_ASSIGN_OR_RETURN(
+      auto engine,
+      cuda::GemmEngine::Create(device_, At<void>(layout_.cublas), SizeOf(layout_.cublas_bytes)));
+  MILLRACE_ASSIGN_OR_RETURN(
+      prefill_, PrefillMatmul::Create(device_, std::move(engine),
+                                      {At<__half>(layout_.dequantized[0]), At<__half>(layout_.dequantized[1])},
+                                      layout_.dequantized_bytes / sizeof(__half), &groups_));
+  return absl::OkStatus();
+}
+
+absl::Status CudaBackend::BeginPass(const Pass& pass, absl::Span<const AttentionSegment> segments,
+                                    absl::Span<const int> positions, FloatView hidden) {
+  MILLRACE_RETURN_IF_ERROR(Use());
+  if (!prefill_) MILLRACE_RETURN_IF_ERROR(MakePrefill());
+  // A pass without outputs was not waited for, and its metadata is about to be overwritten.
+  MILLRACE_RETURN_IF_ERROR(stream().Wait(kPassTimeout));
+  pass_ = &pass;
+  small_ = pass.tokens.size() <= kSmallPassRows;
+  shape_ = WriteRows(pass, segments, positions, meta(), pinned_meta());
+  // Contexts are told apart by powers of two only, so that a recorded pass serves many.
+  context_bucket_ = 256;
+  while (context_bucket_ < shape_.max_context) context_bucket_ *= 2;
+  const int count = std::min<int>(kMaxGpuHeadRows, static_cast<int>(pass.outputs.size()));
+  WriteOutputs(pass, 0, count, meta(), pinned_meta(), to_host_);
+  outputs_written_ = true;
+  hidden_given_ = hidden.rows > 0;
+  if (hidden_given_) {
+    const size_t row = sizeof(float) * static_cast<size_t>(model_.d_model);
+    if (!pinned_hidden_) {
+      MILLRACE_ASSIGN_OR_RETURN(
+          pinned_hidden_, cuda::PinnedBuffer::Create(SizeOf(row * static_cast<size_t>(options_.max_pass_tokens))));
+    }
+    for (int64_t r = 0; r < hidden.rows; ++r) {
+      std::memcpy(static_cast<std::byte*>(pinned_hidden_->data()) + static_cast<size_t>(r) * row,
+                  hidden.row(r), row);
+    }
+  }
+  return absl::OkStatus();
+}
+
+PassBuffers CudaBackend::buffers() const {
+  const int64_t n = shape_.rows, d = model_.d_model;
+  int64_t q = 0, qkv = 0, ff = 0;
+  for (const LayerSpec& l : model_.layers) {
+    q = std::max(q, int64_t{l.heads} * l.head_dim);
+    qkv = std::max(qkv, (int64_t{l.heads} + 2 * l.kv_heads) * l.head_dim);
+    ff = std::max(ff, int64_t{l.d_ff});
+  }
+  PassBuffers b;
+  b.hidden = FloatView(At(layout_.hidden), n, d);
+  b.normed = {At<void>(layout_.normed), n, d, d};
+  b.qkv = FloatView(At(layout_.qkv), n, qkv);
+  b.q = {At<void>(layout_.q), n, q, q};
+  b.mixed = {At<void>(layout_.mixed), n, q, q};
+  b.gate_up = FloatView(At(layout_.gate_up), n, 2 * ff);
+  b.act = {At<void>(layout_.act), n, ff, ff};
+  return b;
+}
+
+// The pass's metadata and hidden states to the device, the rope table, then `ops`.
+absl::Status CudaBackend::Issue(absl::FunctionRef<absl::Status()> ops) {
+  MILLRACE_RETURN_IF_ERROR(
+      CopyAsync(Meta<std::byte>(0), pinned_meta(), SizeOf(meta().bytes), stream()));
+  if (hidden_given_) {
+    const int64_t size = int64_t{shape_.rows} * model_.d_model * 4;
+    MILLRACE_RETURN_IF_ERROR(
+        CopyAsync(At(layout_.hidden), pinned_hidden_->data(), Bytes(size), stream()));
+  }
+  MILLRACE_RETURN_IF_ERROR(
+      cuda::RopeTable(rows(), frequencies_, model_.rope.dims / 2, At(layout_.rope), stream()));
+  return ops();
+}
+
+absl::Status CudaBackend::Run(absl::FunctionRef<absl::Status()> ops) {
+  if (!small_) return Issue(ops);
+  const GraphKey key = {shape_.rows, std::min<int>(kMaxGpuHeadRows, static_cast<int>(pass_->outputs.size())),
+                        context_bucket_};
+  return Replay(key, ops);
+}
+
+// The first pass of a shape runs as it is (modules load, algorithms are chosen), the second one is
+// recorded, later ones replay it.
+absl::Status CudaBackend::Replay(const GraphKey& key, absl::FunctionRef<absl::Status()> ops) {
+  const auto found = graphs_.find(key);
+  if (found == graphs_.end()) {
+    if (graphs_.size() >= kMaxGraphs) graphs_.clear();
+    graphs_.emplace(key, std::nullopt);
+    return Issue(ops);
+  }
+  if (!found->second) {
+    MILLRACE_ASSIGN_OR_RETURN(found->second,
+                              cuda::Graph::Capture(stream(), [&] { return Issue(ops); }));
+  }
+  return found->second->Launch(stream());
+}
+
+absl::Status CudaBackend::Matmul(const Activations& x, WeightsId weights, bool accumulate,
+                                 FloatView out) {
+  const auto* in = static_cast<const __half*>(x.data);
+  if (x.rows > kSmallPassRows) {
+    return prefill_->Multiply(weights.value, in, x.rows, x.stride, accumulate, out.data, out.stride,
+                              stream());
+  }
+  float* column = out.data;
+  for (const WeightRun& run : groups_[static_cast<size_t>(weights.value)].runs) {
+    MILLRACE_RETURN_IF_ERROR(cuda::SmallMatmul(run.tiles, in, x.stride, static_cast<int>(x.rows), run.bias,
+                                               accumulate, column, out.stride, stream()));
+    column += run.tiles.rows;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaBackend::GatedMatmul(const Activations& x, WeightsId weights, FloatView gate_up,
+                                      const Activations& out) {
+  const PlacedGroup& group = groups_[static_cast<size_t>(weights.value)];
+  const WeightTiles& first = group.runs[0].tiles;
+  auto* to = static_cast<__half*>(out.data);
+  if (x.rows <= kSmallPassRows && first.dtype == group.runs.back().tiles.dtype) {
+    // Gate and up one after the other in one run, or a run each.
+    WeightTiles gate = first, up = group.runs.back().tiles;
+    gate.rows = group.part_rows[0];
+    if (group.runs.size() == 1) {
+      up.rows = group.part_rows[1];
+      up.data += TiledBytes(gate.dtype, gate.rows, gate.cols).count();
+    }
+    return cuda::SmallMatmulSwiGlu(gate, up, static_cast<const __half*>(x.data), x.stride,
+                                   static_cast<int>(x.rows), to, out.stride, stream());
+  }
+  MILLRACE_RETURN_IF_ERROR(Matmul(x, weights, false, gate_up));
+  return cuda::SwiGluHalf(gate_up.data, gate_up.stride, x.rows, group.part_rows[0], to, stream());
+}
+
+absl::Status CudaBackend::RopeAppend(FloatView qkv, const LayerSpec& layer, const float* q_norm,
+                                     const float* k_norm, const KvView& cache,
+                                     const Activations& q) {
+  cuda::RopeAppendArgs args;
+  args.qkv = qkv.data;
+  args.stride = qkv.stride;
+  args.heads = layer.heads;
+  args.q_norm = q_norm;
+  args.k_norm = k_norm;
+  args.epsilon = model_.norm_epsilon;
+  args.table = At(layout_.rope);
+  args.dims = model_.rope.dims;
+  args.style = model_.rope.style;
+  return cuda::RopeAppend(args, rows(), static_cast<__half*>(q.data), cache, stream());
+}
+
+// The attention workspace's first bytes: zero between launches.
+size_t CudaBackend::CounterBytes(int heads) const {
+  const Bytes counters = cuda::DecodeCounterBytes(options_.max_pass_tokens, heads);
+  return static_cast<size_t>(RoundUp(counters, kDeviceAlignment).count());
+}
+
+// As many parts of each row's context as pay and as the workspace holds.
+int CudaBackend::Splits(int kv_heads, int heads, int head_dim) const {
+  int splits = cuda::DecodeSplits(multiprocessors_, kv_heads, shape_.single_rows, context_bucket_);
+  const int64_t room = static_cast<int64_t>(layout_.attention_bytes - CounterBytes(heads));
+  while (splits > 1 &&
+         cuda::DecodePartialBytes(shape_.single_rows, heads, head_dim, splits).count() > room) {
+    --splits;
+  }
+  return splits;
+}
+
+absl::Status CudaBackend::Attention(const Activations& q, const LayerSpec& layer,
+                                    const KvView& cache, const Activations& out) {
+  const auto* in = static_cast<const __half*>(q.data);
+  auto* to = static_cast<__half*>(out.data);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(layer.head_dim));
+  if (shape_.tiles > 0) {
+    MILLRACE_RETURN_IF_ERROR(cuda::AttentionPrefill(
+        in, layer.heads, cache, Meta<cuda::AttentionTile>(meta().tiles), shape_.tiles, scale, to,
+        stream()));
+  }
+  if (shape_.single_rows == 0) return absl::OkStatus();
+  const cuda::PassRows single = {Meta<int>(meta().slots), Meta<int>(meta().single_positions),
+                                 shape_.single_rows};
+  const int splits = Splits(layer.kv_heads, layer.heads, layer.head_dim);
+  cuda::DecodeWorkspace workspace;
+  workspace.counters = At<uint32_t>(layout_.attention);
+  workspace.partials = At(layout_.attention + CounterBytes(layer.heads));
+  return cuda::AttentionDecode(in, layer.heads, cache, single, scale, splits, workspace, to,
+                               stream());
+}
+
+absl::Status CudaBackend::Head(const float* norm, WeightsId head, int first, int count) {
+  if (!outputs_written_) {
+    // Later rounds of a pass with many outputs: the kernels that read the earlier ones are done.
+    WriteOutputs(*pass_, first, count, meta(), pinned_meta(), to_host_);
+    MILLRACE_RETURN_IF_ERROR(
+        CopyAsync(Meta<std::byte>(0), pinned_meta(), SizeOf(meta().bytes), stream()));
+  }
+  const Activations rows = {At<void>(layout_.logit_rows), count, model_.d_model, model_.d_model};
+  MILLRACE_RETURN_IF_ERROR(cuda::RmsNormHalf(
+      At(layout_.hidden), model_.d_model, Meta<int32_t>(meta().output_rows), count, model_.d_model,
+      norm, model_.norm_epsilon, static_cast<__half*>(rows.data), stream()));
+  MILLRACE_RETURN_IF_ERROR(
+      Matmul(rows, head, false, FloatView(At(layout_.logits), count, model_.vocab)));
+  auto* results = At<cuda::SampleResult>(layout_.sampling);
+  void* workspace = At<void>(layout_.sampling + kMaxGpuHeadRows * sizeof(cuda::SampleResult));
+  MILLRACE_RETURN_IF_ERROR(cuda::SampleRows(
+      At(layout_.logits), count, model_.vocab, Meta<cuda::SampleRequest>(meta().requests),
+      Meta<int32_t>(meta().recent), workspace, results, stream()));
+  return CopyAsync(this->results(), results,
+                   SizeOf(static_cast<size_t>(count) * sizeof(cuda::SampleResult)), stream());
+}
+
+// Output first + i, which stands in row i of the logits.
+absl::StatusOr<RowOutput> CudaBackend::OutputAt(int first, int i) {
+  const OutputRequest& request = pass_->outputs[static_cast<size_t>(first + i)];
+  if (to_host_[static_cast<size_t>(i)]) {
+    std::vector<float> logits(static_cast<size_t>(model_.vocab));
+    MILLRACE_RETURN_IF_ERROR(CopyAsync(logits.data(), At(layout_.logits) + i * model_.vocab,
+                                       SizeOf(logits.size() * sizeof(float)), stream()));
+    MILLRACE_RETURN_IF_ERROR(stream().Wait(kPassTimeout));
+    return OutputOf(request, logits);
+  }
+  const cuda::SampleResult& result = results()[i];
+  RowOutput out;
+  if (request.kind == OutputRequest::Kind::kLogProb) {
+    out.log_prob = static_cast<float>(result.target_logit - result.log_sum_exp);
+    return out;
+  }
+  const Sampled sampled = SampleFromCandidates(
+      absl::MakeSpan(result.best, static_cast<size_t>(result.count)), result.log_sum_exp,
+      request.sampling, request.sample_index);
+  out.token = sampled.token;
+  out.log_prob = sampled.log_prob;
+  return out;
+}
+
+absl::StatusOr<std::vector<RowOutput>> CudaBackend::Collect(int first, int count) {
+  MILLRACE_RETURN_IF_ERROR(stream().Wait(kPassTimeout));
+  std::vector<RowOutput> out;
+  for (int i = 0; i < count; ++i) {
+    MILLRACE_ASSIGN_OR_RETURN(RowOutput row, OutputAt(first, i));
+    out.push_back(std::move(row));
+  }
+  outputs_written_ = false;
+  return out;
+}
+
+absl::StatusOr<FloatView> CudaBackend::ReadHidden() {
+  const size_t row = sizeof(float) * static_cast<size_t>(model_.d_model);
+  if (!pinned_hidden_) {
+    MILLRACE_ASSIGN_OR_RETURN(
+        pinned_hidden_, cuda::PinnedBuffer::Create(SizeOf(row * static_cast<size_t>(options_.max_pass_tokens))));
+  }
+  MILLRACE_RETURN_IF_ERROR(CopyAsync(pinned_hidden_->data(), At(layout_.hidden),
+                                     SizeOf(row * static_cast<size_t>(shape_.rows)), stream()));
+  MILLRACE_RETURN_IF_ERROR(stream().Wait(kPassTimeout));
+  return FloatView(static_cast<float*>(pinned_hidden_->data()), shape_.rows, model_.d_model);
+}
+
+// Shapes that the kernels take.
+absl::Status CheckModel(const ModelSpec& model) {
+  for (const TensorSpec& t : model.tensors) {
+    if (t.shape.size() == 2 && t.cols() % 32 != 0) {
+      return absl::UnimplementedError(absl::StrCat("tensor ", t.name, " has rows of ", t.cols(),
+                                                   " values: GPUs take multiples of 32 only; plan "
+                                                   "with --devices cpu"));
+    }
+  }
+  for (const LayerSpec& l : model.layers) {
+    if (l.head_dim % 8 != 0 || l.head_dim > 256) {
+      return absl::UnimplementedError(absl::StrCat(
+          "heads of ", l.head_dim, " values: GPUs take multiples of 8 up to 256; plan with --devices cpu"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const ModelSpec& model,
+                                                         const BackendOptions& options) {
+  MILLRACE_RETURN_IF_ERROR(CheckModel(model));
+  MILLRACE_ASSIGN_OR_RETURN(const int device, HardwareIndex(options.device));
+  absl::StatusOr<cuda::ScopedDevice> current = cuda::ScopedDevice::Create(device);
+  if (!current.ok()) return Annotate(current.status(), options.device.value());
+  const Bytes no_limit(int64_t{1} << 60);
+  MILLRACE_ASSIGN_OR_RETURN(
+      auto allocator,
+      cuda::DeviceAllocator::Create(device, options.budget > Bytes(0) ? options.budget : no_limit,
+                                    options.overhead));
+  MILLRACE_ASSIGN_OR_RETURN(auto stream, cuda::Stream::Create(device));
+  auto backend = std::make_unique<CudaBackend>(model, options, device, std::move(allocator),
+                                               std::move(stream));
+  MILLRACE_RETURN_IF_ERROR(backend->Init());
+  return backend;
+}
+
+}  // namespace millrace

@@ -1,0 +1,19 @@
+// The CUDA backend: a whole stage resident on one GPU.
+#ifndef MILLRACE_WORKER_BACKEND_CUDA_CUDA_BACKEND_H_
+#define MILLRACE_WORKER_BACKEND_CUDA_CUDA_BACKEND_H_
+
+#include "worker/backend/backend.h"
+
+namespace millrace {
+
+// Bytes that a tensor takes on a GPU; `lookup`: as the embedding table, which stays as in the file.
+Bytes CudaPlacedBytes(const TensorSpec& spec, bool lookup);
+
+// InvalidArgument: no such GPU. Unimplemented: this build has no CUDA, or the model's shapes are not
+// run by it. ResourceExhausted: the budget or the device is short of memory, sizes named.
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const ModelSpec& model,
+                                                         const BackendOptions& options);
+
+}  // namespace millrace
+
+#endif  // MILLRACE_WORKER_BACKEND_CUDA_CUDA_BACKEND_H_
