@@ -53,10 +53,25 @@ void SetBudget(PlacementProblem& problem, const DeviceRef& ref, Bytes budget) {
   device.budget = budget;
 }
 
+// Devices of one host that a raise treats alike.
+bool Alike(const DeviceSpec& a, const DeviceSpec& b) {
+  return a.kind == b.kind && a.budget == b.budget && a.overhead == b.overhead;
+}
+
+// True when a device before `ref` on the same host, alike and with the same pins, answers for it.
+bool AnsweredFor(const PlacementProblem& problem, const ResolvedPins& pins, const DeviceRef& ref) {
+  if (pins.any_device) return false;
+  const std::vector<DeviceSpec>& devices = problem.cluster.hosts[ref.host].devices;
+  return std::any_of(devices.begin(), devices.begin() + ref.device, [&](const DeviceSpec& d) {
+    return Alike(d, devices[ref.device]);
+  });
+}
+
 std::optional<Infeasibility::BudgetFix> SmallestSingleRaise(const PlacementProblem& problem,
                                                             const ResolvedPins& pins) {
   std::optional<Infeasibility::BudgetFix> best;
   for (const DeviceRef& ref : AllDevices(problem.cluster)) {
+    if (AnsweredFor(problem, pins, ref)) continue;
     const HostSpec& host = problem.cluster.hosts[ref.host];
     const DeviceSpec& device = host.devices[ref.device];
     auto works = [&](Bytes budget) {
@@ -64,7 +79,8 @@ std::optional<Infeasibility::BudgetFix> SmallestSingleRaise(const PlacementProbl
       SetBudget(raised, ref, budget);
       return Feasible(raised, pins);
     };
-    const Bytes high = device.budget + device.overhead + Plenty(problem);
+    const Bytes high = best ? device.budget + (best->wanted - best->budget)  // must do with less
+                            : device.budget + device.overhead + Plenty(problem);
     if (!works(high)) continue;
     const Bytes wanted = LeastBytes(device.budget, high, works);
     if (!best || wanted - device.budget < best->wanted - best->budget) {

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/time/clock.h"
 #include "planner/cost_model.h"
 #include "planner/memory_budget.h"
 #include "planner/pass_size.h"
@@ -117,6 +118,22 @@ TEST(GpuSolverTest, WithoutHostHomesNothingSpillsAndTheRefusalSaysWhatWouldDo) {
   EXPECT_EQ(result.infeasible->nearest_budget[0].memory, "gpu0");
   p.cluster.hosts[0].devices[0].budget = result.infeasible->nearest_budget[0].wanted;
   EXPECT_TRUE(Solve(p)->plan.has_value());
+}
+
+TEST(GpuSolverTest, EightGpusThatCannotHoldEightyLayersAreRefusedSoon) {
+  std::mt19937 rng(3);
+  PlacementProblem p = BaseProblem(TestModel(80, false, rng, false, 512));
+  HostSpec host = CpuHost("w", 1_GiB, 20);
+  host.devices.clear();
+  for (int i = 0; i < 8; ++i) {
+    host.devices.push_back(Gpu("gpu" + std::to_string(i), 16_MiB, 4000, 50));
+  }
+  p.cluster.hosts = {host};
+  const absl::Time begin = absl::Now();
+  const auto result = *Solve(p);
+  ASSERT_TRUE(result.infeasible.has_value());
+  ASSERT_EQ(result.infeasible->nearest_budget.size(), 1u);
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(10));  // generous: sanitizers and shared machines
 }
 
 TEST(GpuSolverTest, PinsToTheHostAreRefusedAloud) {
