@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 prompt=${1:-"ROMEO:
  But soft,"}
-budget=${MILLRACE_WORKER_BUDGET:-33MiB}   # per worker, the worker's own process included
+budget=${MILLRACE_WORKER_BUDGET:-35MiB}   # per worker, the worker's own process included
 bin=build/release/bin
 
 bash tools/build.sh millrace millrace-planner millrace-worker
@@ -45,7 +45,7 @@ wait_for "the planner" "$run_dir/planner.log" test -s "$run_dir/planner"
 planner=127.0.0.1:$(cat "$run_dir/planner")
 for w in worker-0 worker-1; do
   "$bin/millrace-worker" --name "$w" --listen 127.0.0.1:0 --port-file "$run_dir/$w" \
-    --planner "$planner" --host-memory "$budget" --threads 1 2>"$run_dir/$w.log" &
+    --planner "$planner" --host-memory "$budget" --devices cpu --threads 1 2>"$run_dir/$w.log" &
   pids+=($!)
 done
 for w in worker-0 worker-1; do

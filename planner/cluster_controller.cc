@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "planner/pass_size.h"
 #include "planner/plan_messages.h"
 #include "proto/convert.h"
 #include "proto/grpc_status.h"
@@ -72,6 +73,46 @@ void ClusterController::EndChange() {
   changing_ = false;
 }
 
+// Asks the live workers for the model in order; any that has it will do.
+absl::StatusOr<v1::DescribeModelResponse> ClusterController::Describe(
+    const std::vector<Member>& live, const v1::DescribeModelRequest& request) {
+  absl::Status status;
+  for (const Member& member : live) {
+    auto context = std::make_unique<grpc::ClientContext>();
+    SetTimeout(*context, kDescribeTimeout);
+    const auto call = calls_.Begin(std::move(context), RequestId(), {member.host.worker});
+    v1::DescribeModelResponse described;
+    const absl::Status asked = FromGrpcStatus(
+        StubFor(member.host.address)->DescribeModel(&call->context(), request, &described));
+    if (asked.ok()) return described;
+    // The first answer about the model says more than a later one about the network.
+    if (status.ok() || absl::IsUnavailable(status)) {
+      status = Annotate(asked, absl::StrCat("worker '", member.host.worker.value(), "'"));
+    }
+  }
+  return status;
+}
+
+absl::StatusOr<PlacementProblem> ClusterController::ProblemOf(const std::vector<Member>& live,
+                                                              const std::string& model,
+                                                              const v1::PlanOptions& options) {
+  v1::DescribeModelRequest request;
+  request.set_model(model);
+  *request.mutable_options() = options;
+  MILLRACE_ASSIGN_OR_RETURN(const v1::DescribeModelResponse described, Describe(live, request));
+  PlacementProblem problem;
+  problem.model_reference = model;
+  MILLRACE_ASSIGN_OR_RETURN(problem.model, FromProto(described.model()));
+  MILLRACE_ASSIGN_OR_RETURN(problem.activations, FromProto(described.activations()));
+  problem.gpu_activations = problem.activations;
+  if (described.has_gpu_activations()) {
+    MILLRACE_ASSIGN_OR_RETURN(problem.gpu_activations, FromProto(described.gpu_activations()));
+  }
+  MILLRACE_RETURN_IF_ERROR(ApplyOptions(described.options(), problem));
+  for (const Member& member : live) problem.cluster.hosts.push_back(member.host);
+  return problem;
+}
+
 absl::StatusOr<ClusterPlan> ClusterController::Plan(const std::string& model,
                                                     const v1::PlanOptions& options) {
   const std::vector<Member> live = membership_.Live();
@@ -79,33 +120,18 @@ absl::StatusOr<ClusterPlan> ClusterController::Plan(const std::string& model,
     return absl::UnavailableError(
         "no worker is registered: start millrace-worker --planner with this planner's address");
   }
-  v1::DescribeModelRequest request;
-  request.set_model(model);
-  *request.mutable_options() = options;
-  v1::DescribeModelResponse described;
-  absl::Status status;
-  for (const Member& member : live) {  // any worker that has the model will do
-    auto context = std::make_unique<grpc::ClientContext>();
-    SetTimeout(*context, kDescribeTimeout);
-    const auto call = calls_.Begin(std::move(context), RequestId(), {member.host.worker});
-    const absl::Status asked = FromGrpcStatus(
-        StubFor(member.host.address)->DescribeModel(&call->context(), request, &described));
-    if (asked.ok()) {
-      status = asked;
-      break;
-    }
-    // The first answer about the model says more than a later one about the network.
-    if (status.ok() || absl::IsUnavailable(status)) {
-      status = Annotate(asked, absl::StrCat("worker '", member.host.worker.value(), "'"));
-    }
+  v1::PlanOptions asked = options;
+  if (options.max_pass_tokens() == 0) {
+    ClusterSpec cluster;
+    for (const Member& member : live) cluster.hosts.push_back(member.host);
+    asked.set_max_pass_tokens(PreferredPassTokens(cluster));
   }
-  MILLRACE_RETURN_IF_ERROR(status);
-  PlacementProblem problem;
-  problem.model_reference = model;
-  MILLRACE_ASSIGN_OR_RETURN(problem.model, FromProto(described.model()));
-  MILLRACE_ASSIGN_OR_RETURN(problem.activations, FromProto(described.activations()));
-  MILLRACE_RETURN_IF_ERROR(ApplyOptions(described.options(), problem));
-  for (const Member& member : live) problem.cluster.hosts.push_back(member.host);
+  MILLRACE_ASSIGN_OR_RETURN(PlacementProblem problem, ProblemOf(live, model, asked));
+  if (options.max_pass_tokens() == 0 && problem.max_pass_tokens > kDefaultPassTokens &&
+      !PassFitsWell(problem)) {
+    asked.set_max_pass_tokens(kDefaultPassTokens);
+    MILLRACE_ASSIGN_OR_RETURN(problem, ProblemOf(live, model, asked));
+  }
   ClusterPlan plan;
   MILLRACE_ASSIGN_OR_RETURN(plan.result, Solve(problem));
   plan.cluster = std::move(problem.cluster);

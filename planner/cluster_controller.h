@@ -75,6 +75,11 @@ class ClusterController {
   absl::Status BeginChange(absl::Time deadline);
   void EndChange();
   absl::StatusOr<LoadOutcome> Replace(const v1::LoadRequest& request, const OnLoadEvent& on_event);
+  absl::StatusOr<v1::DescribeModelResponse> Describe(const std::vector<Member>& live,
+                                                     const v1::DescribeModelRequest& request);
+  absl::StatusOr<PlacementProblem> ProblemOf(const std::vector<Member>& live,
+                                             const std::string& model,
+                                             const v1::PlanOptions& options);
   absl::StatusOr<SolveResult> PlanFor(const v1::LoadRequest& request);
   absl::StatusOr<std::shared_ptr<const ServingPlan>> Address(PlacementPlan plan);
   absl::Status LoadStages(const ServingPlan& serving, int max_queue, const OnLoadEvent& on_event);

@@ -30,10 +30,16 @@ bool CostModel::HostRouteIsFaster(const HostSpec& host, const DeviceSpec& device
 double CostModel::DecodeSeconds(const HostSpec& host, const DeviceSpec& device, int first, int end,
                                 const std::vector<bool>& host_home) const {
   double seconds = 0;
+  const bool gpu = device.kind == DeviceKind::kGpu;
   const Bandwidth host_rate = std::max(host.dram_bandwidth, device.h2d_bandwidth);
+  const Bandwidth device_rate = device.memory_bandwidth * (gpu ? kGpuDecodeEfficiency : 1.0);
   for (int b = first; b < end; ++b) {
     const bool host_block = !host_home.empty() && host_home[static_cast<size_t>(b - first)];
-    seconds += Seconds(DecodeBytes(b), host_block ? host_rate : device.memory_bandwidth);
+    seconds += Seconds(DecodeBytes(b), host_block ? host_rate : device_rate);
+    const BlockKind kind = memory_.blocks()[b].kind;
+    if (gpu && (kind == BlockKind::kAttention || kind == BlockKind::kFeedForward)) {
+      seconds += kGpuHalfLayerSeconds;
+    }
   }
   return seconds;
 }

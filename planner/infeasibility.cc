@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <functional>
 #include <optional>
+#include <string>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
+#include "proto/device_layout.h"
 #include "proto/status_macros.h"
 
 namespace millrace {
@@ -22,9 +23,14 @@ bool Feasible(const PlacementProblem& problem, const ResolvedPins& pins) {
 // Everything the model could ever ask of one memory: enough for any budget search.
 Bytes Plenty(const PlacementProblem& problem) {
   const MemoryBudget memory(problem);
-  Bytes sum = problem.activations.body + problem.activations.first_extra +
-              problem.activations.last_extra;
-  for (int b = 0; b < memory.size(); ++b) sum += memory.blocks()[b].weights * 3 + memory.Kv(b);
+  Bytes sum = 4 * kDeviceGrain;
+  for (const ActivationNeeds& a : {problem.activations, problem.gpu_activations}) {
+    sum += a.body + a.first_extra + a.last_extra;
+  }
+  for (int b = 0; b < memory.size(); ++b) {
+    sum += memory.blocks()[b].weights * 2 + memory.Kv(b);
+    sum += memory.BlockWeights(DeviceKind::kGpu, b, 0, {});
+  }
   return sum;
 }
 
@@ -47,10 +53,25 @@ void SetBudget(PlacementProblem& problem, const DeviceRef& ref, Bytes budget) {
   device.budget = budget;
 }
 
+// Devices of one host that a raise treats alike.
+bool Alike(const DeviceSpec& a, const DeviceSpec& b) {
+  return a.kind == b.kind && a.budget == b.budget && a.overhead == b.overhead;
+}
+
+// True when a device before `ref` on the same host, alike and with the same pins, answers for it.
+bool AnsweredFor(const PlacementProblem& problem, const ResolvedPins& pins, const DeviceRef& ref) {
+  if (pins.any_device) return false;
+  const std::vector<DeviceSpec>& devices = problem.cluster.hosts[ref.host].devices;
+  return std::any_of(devices.begin(), devices.begin() + ref.device, [&](const DeviceSpec& d) {
+    return Alike(d, devices[ref.device]);
+  });
+}
+
 std::optional<Infeasibility::BudgetFix> SmallestSingleRaise(const PlacementProblem& problem,
                                                             const ResolvedPins& pins) {
   std::optional<Infeasibility::BudgetFix> best;
   for (const DeviceRef& ref : AllDevices(problem.cluster)) {
+    if (AnsweredFor(problem, pins, ref)) continue;
     const HostSpec& host = problem.cluster.hosts[ref.host];
     const DeviceSpec& device = host.devices[ref.device];
     auto works = [&](Bytes budget) {
@@ -58,7 +79,8 @@ std::optional<Infeasibility::BudgetFix> SmallestSingleRaise(const PlacementProbl
       SetBudget(raised, ref, budget);
       return Feasible(raised, pins);
     };
-    const Bytes high = device.budget + device.overhead + Plenty(problem);
+    const Bytes high = best ? device.budget + (best->wanted - best->budget)  // must do with less
+                            : device.budget + device.overhead + Plenty(problem);
     if (!works(high)) continue;
     const Bytes wanted = LeastBytes(device.budget, high, works);
     if (!best || wanted - device.budget < best->wanted - best->budget) {
@@ -92,61 +114,85 @@ std::vector<Infeasibility::BudgetFix> CommonRaise(const PlacementProblem& proble
   return fixes;
 }
 
+// The shortest run of blocks that no device takes alone, if it is a single block: that block is the
+// reason. Otherwise every block fits somewhere and the whole does not.
+void FindReason(const PlacementProblem& problem, const StageTable& table, const ResolvedPins& pins,
+                const MemoryBudget& memory, Infeasibility& result) {
+  const int n = memory.size();
+  for (int b = 0; b < n; ++b) {
+    bool placeable = false;
+    DeviceSpec roomiest;  // of those that the pins allow
+    Bytes room;
+    for (int d = 0; d < table.devices(); ++d) {
+      placeable |= table.Option(d, b, b + 1).fits;
+      if (!pins.allowed[b][d] || table.Room(d) <= room) continue;
+      room = table.Room(d);
+      roomiest = table.Device(d);
+    }
+    if (placeable) continue;
+    roomiest.overhead = Bytes(0);  // not in the room
+    result.smallest_set = {BlockName(memory.blocks()[b])};
+    result.needed = memory.Needs(roomiest, b, b + 1, {}).device_total();
+    result.available = room;
+    return;
+  }
+  bool any_cpu = false;
+  for (int d = 0; d < table.devices(); ++d) {
+    const DeviceKind kind = table.Device(d).kind;
+    any_cpu |= kind == DeviceKind::kCpu;
+    result.available += std::max(Bytes(0), table.Room(d) - problem.activations_on(kind).body);
+  }
+  const DeviceKind kind = any_cpu ? DeviceKind::kCpu : DeviceKind::kGpu;
+  for (int b = 0; b < n; ++b) {
+    result.smallest_set.push_back(BlockName(memory.blocks()[b]));
+    result.needed += memory.BlockWeights(kind, b, 0, {}) + memory.Kv(b);
+  }
+}
+
+std::string Summary(const PlacementProblem& problem, const Infeasibility& result) {
+  const bool one = result.smallest_set.size() == 1;
+  std::string text = absl::StrCat(
+      one ? absl::StrCat("block ", result.smallest_set.front(), " needs ")
+          : absl::StrCat("the model's ", result.smallest_set.size(), " blocks need "),
+      FormatBytes(result.needed), ", ", FormatBytes(result.available), " are available for it");
+  if (result.nearest_budget.empty()) {
+    absl::StrAppend(&text, "; no budget helps: the pins contradict each other");
+  } else if (result.nearest_budget.size() == 1) {
+    const auto& fix = result.nearest_budget.front();
+    absl::StrAppend(&text, "; it would fit with ", fix.worker.value(), "/", fix.memory, " at ",
+                    FormatBytes(fix.wanted), " instead of ", FormatBytes(fix.budget));
+  } else {
+    absl::StrAppend(
+        &text, "; it would fit with ",
+        FormatBytes(result.nearest_budget.front().wanted - result.nearest_budget.front().budget),
+        " more on every device");
+  }
+  bool any_gpu = false;
+  for (const HostSpec& host : problem.cluster.hosts) {
+    for (const DeviceSpec& d : host.devices) any_gpu |= d.kind == DeviceKind::kGpu;
+  }
+  if (any_gpu && !problem.gpu_host_homes) {
+    absl::StrAppend(&text,
+                    "; weights of a GPU stage in host memory are not supported yet: raise the "
+                    "budget, add devices (--devices gpu0,gpu1 or gpu0,cpu), lower --ctx or --slots, "
+                    "or plan with --devices cpu");
+  }
+  return text;
+}
+
 }  // namespace
 
 absl::StatusOr<Infeasibility> ExplainInfeasible(const PlacementProblem& problem,
                                                 const StageTable& table,
                                                 const ResolvedPins& pins) {
   Infeasibility result;
-  const MemoryBudget memory(problem);
-  const int n = memory.size();
-  // The shortest run of blocks that no device takes alone, if it is a single block: that block is the
-  // reason. Otherwise every block fits somewhere and the whole does not.
-  for (int b = 0; b < n && result.smallest_set.empty(); ++b) {
-    bool placeable = false;
-    Bytes room;
-    for (int d = 0; d < table.devices(); ++d) {
-      placeable |= table.Option(d, b, b + 1).fits;
-      if (pins.allowed[b][d]) room = std::max(room, table.Room(d));
-    }
-    if (placeable) continue;
-    const StageNeeds needs = memory.Needs(DeviceSpec(), b, b + 1, {});
-    result.smallest_set = {BlockName(memory.blocks()[b])};
-    result.needed = needs.device_total();
-    result.available = room;
-  }
-  if (result.smallest_set.empty()) {
-    for (int b = 0; b < n; ++b) {
-      result.smallest_set.push_back(BlockName(memory.blocks()[b]));
-      result.needed += memory.BlockWeights(b, 0) + memory.Kv(b);
-    }
-    for (int d = 0; d < table.devices(); ++d) {
-      result.available += std::max(Bytes(0), table.Room(d) - problem.activations.body);
-    }
-  }
+  FindReason(problem, table, pins, MemoryBudget(problem), result);
   if (const auto single = SmallestSingleRaise(problem, pins)) {
     result.nearest_budget = {*single};
   } else {
     result.nearest_budget = CommonRaise(problem, pins);
   }
-  const std::string what = result.smallest_set.size() == 1
-                               ? absl::StrCat("block ", result.smallest_set.front())
-                               : absl::StrCat("the model's ", n, " blocks");
-  result.summary = absl::StrCat(what, " need", result.smallest_set.size() == 1 ? "s " : " ",
-                                FormatBytes(result.needed), ", ", FormatBytes(result.available),
-                                " are available for it");
-  if (result.nearest_budget.empty()) {
-    absl::StrAppend(&result.summary, "; no budget helps: the pins contradict each other");
-  } else if (result.nearest_budget.size() == 1) {
-    const auto& fix = result.nearest_budget.front();
-    absl::StrAppend(&result.summary, "; it would fit with ", fix.worker.value(), "/", fix.memory,
-                    " at ", FormatBytes(fix.wanted), " instead of ", FormatBytes(fix.budget));
-  } else {
-    absl::StrAppend(&result.summary, "; it would fit with ",
-                    FormatBytes(result.nearest_budget.front().wanted -
-                                result.nearest_budget.front().budget),
-                    " more on every device");
-  }
+  result.summary = Summary(problem, result);
   return result;
 }
 

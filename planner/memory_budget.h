@@ -31,13 +31,15 @@ class MemoryBudget {
   int size() const { return static_cast<int>(blocks_.size()); }
 
   // Blocks [first, end) on `device`; host_home[b - first] marks blocks kept in host memory (GPU
-  // only, may be empty for none).
+  // only, may be empty for none). On a GPU each purpose is rounded up to kDeviceGrain.
   StageNeeds Needs(const DeviceSpec& device, int first, int end,
                    const std::vector<bool>& host_home) const;
 
-  // Weights of block b within a stage that begins at `first`: a tied output on the device that holds
-  // the embedding costs only its norm.
-  Bytes BlockWeights(int block, int first) const;
+  // Weights of block b within a stage of that kind which begins at `first`. In host memory: as in
+  // the file, and a tied output beside the embedding costs only its norm. On a GPU: as laid out there
+  // (proto/device_layout.h); nothing is shared, for the table and the head have different layouts.
+  Bytes BlockWeights(DeviceKind kind, int block, int first,
+                     const std::vector<bool>& host_home) const;
 
   // Key and value cache of block b (attention blocks only).
   Bytes Kv(int block) const { return kv_[block]; }
@@ -46,6 +48,7 @@ class MemoryBudget {
   const PlacementProblem& problem_;
   std::vector<Block> blocks_;
   std::vector<Bytes> kv_;
+  std::vector<Bytes> gpu_weights_;
   Bytes tied_bytes_;  // of the embedding, when the head shares it
 };
 

@@ -28,8 +28,15 @@ struct PlacementProblem {
   DType kv_type = DType::kF16;
   int max_pass_tokens = 512;
   int expected_prompt_tokens = 512;  // for the predicted time to first token
-  ActivationNeeds activations;
+  ActivationNeeds activations;      // of a stage on a CPU
+  ActivationNeeds gpu_activations;  // of a stage on a GPU
+  // Whether blocks of a GPU stage may be homed on the host. Nothing runs them yet.
+  bool gpu_host_homes = false;
   std::vector<Pin> pins;
+
+  const ActivationNeeds& activations_on(DeviceKind kind) const {
+    return kind == DeviceKind::kGpu ? gpu_activations : activations;
+  }
 };
 
 }  // namespace millrace

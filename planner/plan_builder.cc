@@ -38,7 +38,7 @@ void AddStage(const PlacementProblem& problem, const MemoryBudget& memory, const
     p.home = on_host ? Home::kHost : Home::kDevice;
     p.host_route_max_tokens =
         gpu && on_host && CostModel::HostRouteIsFaster(host, device) ? kHostRouteMaxTokens : 0;
-    p.weights = memory.BlockWeights(b, choice.first);
+    p.weights = memory.BlockWeights(device.kind, b, choice.first, homes);
     p.precision = PrecisionOf(problem.model, memory.blocks()[b]);
     plan.blocks.push_back(std::move(p));
   }

@@ -45,9 +45,10 @@ absl::Status CheckStages(const PlacementProblem& problem, const PlacementPlan& p
     }
     at = s.end_block;
     const HostSpec* host = FindHost(problem, s.worker);
-    if (host == nullptr || FindDevice(*host, s.device) == nullptr) {
+    const DeviceSpec* device = host == nullptr ? nullptr : FindDevice(*host, s.device);
+    if (device == nullptr || device->kind != s.device_kind) {
       return Broken("stage ", i, " is on ", s.worker.value(), "/", s.device.value(),
-                    ", which does not exist");
+                    ", which does not exist or is of another kind");
     }
     if (!used.insert({s.worker.value(), s.device.value()}).second) {
       return Broken("device ", s.worker.value(), "/", s.device.value(), " holds two stages");
@@ -98,50 +99,98 @@ absl::Status CheckPins(const PlacementProblem& problem, const PlacementPlan& pla
   return absl::OkStatus();
 }
 
-// Bytes by memory as the blocks ask for them.
-std::map<Memory, Bytes> Recompute(const PlacementProblem& problem, const PlacementPlan& plan) {
-  const ModelSpec& m = problem.model;
-  std::map<Memory, Bytes> sums;
-  std::map<int, Bytes> ring;  // by stage: the largest host-homed block of a GPU stage
-  for (const BlockPlacement& p : plan.blocks) {
-    const Stage& s = plan.stages[p.stage];
-    const bool gpu = s.device_kind == DeviceKind::kGpu;
-    const int last = static_cast<int>(2 * m.layers.size() + 1);
-    Bytes weights;
-    for (const TensorSpec& t : m.tensors) {
-      if (t.role == TensorRole::kRopeFactors) continue;
-      int block;
-      if (t.role == TensorRole::kTokenEmbedding) {
-        block = 0;
-        // The tied head needs the same bytes, on another device.
-        if (m.tied_output && p.block == last && s.first_block > 0) weights += t.size;
-      } else if (t.role == TensorRole::kOutput || t.role == TensorRole::kOutputNorm) {
-        block = last;
-      } else {
-        const bool ffn = t.role == TensorRole::kFfnNorm || t.role == TensorRole::kFfnGate ||
-                         t.role == TensorRole::kFfnUp || t.role == TensorRole::kFfnDown;
-        block = 1 + 2 * t.layer + (ffn ? 1 : 0);
-      }
-      if (block == p.block) weights += t.size;
-    }
-    const bool host = gpu && p.home == Home::kHost;
-    sums[{s.worker.value(), host ? "host" : s.device.value()}] += weights;
-    if (host) ring[p.stage] = std::max(ring[p.stage], weights);
-    if (p.block % 2 == 1 && p.block < last) {
-      const LayerSpec& l = m.layers[p.block / 2];
-      const DTypeInfo& kv = Info(problem.kv_type);
-      const int64_t row = static_cast<int64_t>(l.head_dim) / kv.block_elements * kv.block_bytes;
-      sums[{s.worker.value(), s.device.value()}] +=
-          Bytes(2 * row * l.kv_heads * problem.context * problem.slots);
+int64_t UpTo(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+// A tensor on a GPU: vectors as f32, the looked-up table as in the file, other matrices in tiles of
+// 16 rows by one K block or 32 columns; every one from a multiple of 256 bytes on.
+int64_t OnGpu(const TensorSpec& t, bool table) {
+  const DTypeInfo& type = Info(t.dtype);
+  if (t.shape.size() != 2) return UpTo(t.shape.back() * 4, 256);
+  if (table) return UpTo(t.size.count(), 256);
+  const int64_t wide = type.block_elements == 256 ? 256 : 32;
+  const int64_t tiles = UpTo(t.shape[0], 16) / 16 * (UpTo(t.shape[1], wide) / wide);
+  return UpTo(tiles * 16 * (wide / type.block_elements) * type.block_bytes, 256);
+}
+
+int BlockOf(const TensorSpec& t, int last) {
+  switch (t.role) {
+    case TensorRole::kRopeFactors:
+      return -1;
+    case TensorRole::kTokenEmbedding:
+      return 0;
+    case TensorRole::kOutput:
+    case TensorRole::kOutputNorm:
+      return last;
+    case TensorRole::kFfnNorm:
+    case TensorRole::kFfnGate:
+    case TensorRole::kFfnUp:
+    case TensorRole::kFfnDown:
+      return 2 + 2 * t.layer;
+    default:
+      return 1 + 2 * t.layer;
+  }
+}
+
+// What one placed block takes. `file`: as stored; `memory`: where it is homed, in the layout there.
+struct BlockBytes {
+  int64_t file = 0, memory = 0;
+};
+
+BlockBytes Measure(const ModelSpec& m, const PlacementPlan& plan, const BlockPlacement& p) {
+  const Stage& s = plan.stages[p.stage];
+  const int last = static_cast<int>(2 * m.layers.size() + 1);
+  BlockBytes bytes;
+  for (const TensorSpec& t : m.tensors) {
+    const bool tied_head =
+        m.tied_output && t.role == TensorRole::kTokenEmbedding && p.block == last;
+    if (BlockOf(t, last) != p.block && !tied_head) continue;
+    bytes.file += t.size.count();
+    if (p.home == Home::kDevice) {
+      bytes.memory += OnGpu(t, p.block == 0);
+    } else if (!tied_head || s.first_block > 0 || plan.blocks[0].home != Home::kHost) {
+      // else the table in host memory serves both
+      bytes.memory += t.size.count();
     }
   }
+  return bytes;
+}
+
+int64_t CacheBytes(const PlacementProblem& problem, int block) {
+  if (block % 2 == 0 || block / 2 >= static_cast<int>(problem.model.layers.size())) return 0;
+  const LayerSpec& l = problem.model.layers[block / 2];
+  const DTypeInfo& kv = Info(problem.kv_type);
+  const int64_t row = static_cast<int64_t>(l.head_dim) / kv.block_elements * kv.block_bytes;
+  return 2 * row * l.kv_heads * problem.context * problem.slots;
+}
+
+// Bytes by memory as the blocks ask for them.
+std::map<Memory, Bytes> Recompute(const PlacementProblem& problem, const PlacementPlan& plan) {
+  std::map<Memory, Bytes> sums;
   for (size_t i = 0; i < plan.stages.size(); ++i) {
     const Stage& s = plan.stages[i];
-    Bytes& device = sums[{s.worker.value(), s.device.value()}];
-    device += problem.activations.body + FindDevice(*FindHost(problem, s.worker), s.device)->overhead;
-    if (i == 0) device += problem.activations.first_extra;
-    if (i + 1 == plan.stages.size()) device += problem.activations.last_extra;
-    device += ring[static_cast<int>(i)] * 2;
+    const bool gpu = s.device_kind == DeviceKind::kGpu;
+    int64_t weights = 0, cache = 0, slot = 0;  // slot: of the ring that host-homed blocks stream to
+    for (int b = s.first_block; b < s.end_block; ++b) {
+      const BlockBytes bytes = Measure(problem.model, plan, plan.blocks[b]);
+      cache += CacheBytes(problem, b);
+      if (gpu && plan.blocks[b].home == Home::kHost) {
+        sums[{s.worker.value(), "host"}] += Bytes(bytes.memory);
+        slot = std::max(slot, bytes.file);
+      } else {
+        weights += bytes.memory;
+      }
+    }
+    const ActivationNeeds& a = gpu ? problem.gpu_activations : problem.activations;
+    int64_t transient = a.body.count();
+    if (i == 0) transient += a.first_extra.count();
+    if (i + 1 == plan.stages.size()) transient += a.last_extra.count();
+    const int64_t grain = gpu ? 2 << 20 : 1;
+    sums[{s.worker.value(), s.device.value()}] +=
+        Bytes(UpTo(weights, grain) + UpTo(cache, grain) + UpTo(transient, grain) +
+              UpTo(2 * slot, grain)) +
+        FindDevice(*FindHost(problem, s.worker), s.device)->overhead;
   }
   return sums;
 }
@@ -200,6 +249,10 @@ absl::Status ValidatePlan(const PlacementProblem& problem, const PlacementPlan& 
     }
     if (plan.stages[p.stage].device_kind == DeviceKind::kCpu && p.home != Home::kHost) {
       return Broken("block ", p.name, " of a CPU stage is not homed on the host");
+    }
+    if (plan.stages[p.stage].device_kind == DeviceKind::kGpu && p.home != Home::kDevice &&
+        !problem.gpu_host_homes) {
+      return Broken("block ", p.name, " of a GPU stage is homed on the host");
     }
   }
   MILLRACE_RETURN_IF_ERROR(CheckPins(problem, plan));

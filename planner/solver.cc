@@ -176,6 +176,24 @@ absl::Status CheckHost(const HostSpec& host) {
   return absl::OkStatus();
 }
 
+// Blocks pinned to the host need a CPU that computes them.
+absl::Status CheckHostPins(const PlacementProblem& p) {
+  if (p.gpu_host_homes) return absl::OkStatus();
+  for (const HostSpec& host : p.cluster.hosts) {
+    for (const DeviceSpec& d : host.devices) {
+      if (d.kind == DeviceKind::kCpu) return absl::OkStatus();
+    }
+  }
+  for (const Pin& pin : p.pins) {
+    if (pin.target != "host") continue;
+    return absl::UnimplementedError(absl::StrCat(
+        "pin '", pin.pattern, "=", pin.target,
+        "': weights of a GPU stage in host memory are not supported yet; leave the pin out, or add "
+        "cpu to --devices so that the CPU computes these blocks"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckProblem(const PlacementProblem& p) {
   if (p.cluster.hosts.empty()) {
     return absl::InvalidArgumentError("cluster: there are no workers to plan over");
@@ -215,6 +233,7 @@ absl::StatusOr<std::vector<StageChoice>> FindStages(const PlacementProblem& prob
 absl::StatusOr<SolveResult> Solve(const PlacementProblem& problem) {
   MILLRACE_RETURN_IF_ERROR(CheckProblem(problem));
   MILLRACE_ASSIGN_OR_RETURN(const ResolvedPins pins, ResolvePins(problem));
+  MILLRACE_RETURN_IF_ERROR(CheckHostPins(problem));
   const MemoryBudget memory(problem);
   const CostModel cost(problem, memory);
   const StageTable table(problem, memory, cost, pins);

@@ -73,7 +73,8 @@ StageOption StageTable::Make(int device, int first, int end) const {
   bool any_host = false;
   for (int b = first; b < end; ++b) {
     const PinnedHome home = pins_.home[b];
-    if (!pins_.allowed[b][device] || (home == PinnedHome::kDevice && !gpu)) {
+    const bool unsupported = gpu && home == PinnedHome::kHost && !problem_.gpu_host_homes;
+    if (!pins_.allowed[b][device] || (home == PinnedHome::kDevice && !gpu) || unsupported) {
       option.hopeless = true;
       return option;
     }
@@ -87,7 +88,7 @@ StageOption StageTable::Make(int device, int first, int end) const {
   const Bytes room = Room(device) + d.overhead;
   if (needs.device_total() <= room && needs.host_weights <= (gpu ? HostRoom(device) : Bytes(0))) {
     option.fits = true;
-  } else if (gpu) {
+  } else if (gpu && problem_.gpu_host_homes) {
     option.fits = SpillToHost(device, first, end, option);
   } else {
     option.hopeless = needs.weights + needs.kv > room && end < size();

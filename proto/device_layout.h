@@ -1,5 +1,5 @@
-// How many bytes a weight matrix takes on a GPU, where it is kept in tiles of 16 rows (see
-// kernels/weight_tiles.h). The planner counts with it, the CUDA backend allocates with it.
+// How many bytes weights take on a GPU, where matrices are kept in tiles of 16 rows (see
+// kernels/weight_tiles.h), the embedding table as in the file, vectors as f32. The planner counts with it, the CUDA backend allocates with it.
 #ifndef MILLRACE_PROTO_DEVICE_LAYOUT_H_
 #define MILLRACE_PROTO_DEVICE_LAYOUT_H_
 
@@ -24,6 +24,18 @@ inline Bytes TiledBytes(DType dtype, int64_t rows, int64_t cols) {
   const int64_t full_cols = (cols + tile_cols - 1) / tile_cols * tile_cols;
   return RowBytes(dtype, full_cols) * full_rows;
 }
+
+// Tensors and buffers on a GPU begin at multiples of this.
+inline constexpr Bytes kDeviceAlignment = 256_B;
+// What the driver's allocator gives: memory of one purpose is taken from it in one piece.
+inline constexpr Bytes kDeviceGrain = 2_MiB;
+
+inline Bytes RoundUp(Bytes bytes, Bytes multiple) {
+  return Bytes((bytes.count() + multiple.count() - 1) / multiple.count() * multiple.count());
+}
+
+// Norms and biases are kept as f32.
+inline Bytes DeviceVectorBytes(int64_t cols) { return RoundUp(Bytes(4 * cols), kDeviceAlignment); }
 
 }  // namespace millrace
 

@@ -2,18 +2,21 @@
 #include <algorithm>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
-#include "kernels/thread_pool.h"
 #include "proto/status_macros.h"
+#include "tools/bench_ceiling.h"
 #include "tools/bench_stats.h"
 #include "tools/cli_io.h"
 #include "tools/commands.h"
 #include "tools/llama_bench.h"
 #include "tools/runtime.h"
 #include "worker/model/model.h"
+#include "worker/probe.h"
 
 namespace millrace {
 namespace {
@@ -21,9 +24,11 @@ namespace {
 struct BenchFlags {
   RuntimeRequest runtime;
   std::string prompts = "512", batches = "1", peer;
-  int generate = 64, repeat = 3;
+  int generate = 64, depth = 0, repeat = 3;
   bool json = false;
 };
+
+constexpr char kNoPeer[] = "not measured by llama-bench";
 
 struct BenchRow {
   bool prefill = false;
@@ -31,12 +36,6 @@ struct BenchRow {
   BenchStats rate;     // tokens per second
   double ceiling = 0;  // tokens per second
   double peer = 0;     // tokens per second, 0 = not measured
-};
-
-struct Machine {
-  Bandwidth dram;
-  double flops = 0;
-  int threads = 1;
 };
 
 std::vector<TokenId> SomeTokens(int n, int64_t vocab, int salt) {
@@ -47,30 +46,6 @@ std::vector<TokenId> SomeTokens(int n, int64_t vocab, int salt) {
   return tokens;
 }
 
-// What every token's pass reads: all but an embedding that is only looked up.
-Bytes BytesPerPass(const ModelSpec& model) {
-  Bytes bytes = model.weight_bytes();
-  const int embedding = model.FindTensor(TensorRole::kTokenEmbedding);
-  if (!model.tied_output && embedding >= 0) bytes -= model.tensors[embedding].size;
-  return bytes;
-}
-
-double DecodeCeiling(const ModelSpec& model, const PlacementPlan& plan, const Machine& machine,
-                     int batch, int context) {
-  Bytes kv;
-  for (const LayerSpec& layer : model.layers) kv += KvBytesPerToken(layer, plan.kv_type) * context;
-  const absl::Duration pass = (BytesPerPass(model) + kv * batch) / machine.dram;
-  return batch / absl::ToDoubleSeconds(pass);
-}
-
-double PrefillCeiling(const ModelSpec& model, const Machine& machine) {
-  const int embedding = model.FindTensor(TensorRole::kTokenEmbedding);
-  int64_t weights = model.parameters();
-  if (embedding >= 0) weights -= model.vocab * model.d_model;
-  if (!model.tied_output) weights -= model.vocab * model.d_model;  // the head sees one row
-  return machine.flops / (2.0 * static_cast<double>(std::max<int64_t>(weights, 1)));
-}
-
 absl::StatusOr<double> TimePrefill(const Runtime& runtime, const ModelSpec& model, int tokens,
                                    int salt) {
   const std::vector<TokenId> prompt = SomeTokens(tokens, model.vocab, salt);
@@ -79,16 +54,17 @@ absl::StatusOr<double> TimePrefill(const Runtime& runtime, const ModelSpec& mode
   return tokens / absl::ToDoubleSeconds(absl::Now() - start);
 }
 
-// `batch` sequences at once; counted from when all of them have a token until the first is done.
+// `batch` sequences at once, each after `depth` tokens; counted from when all of them have a token
+// until the first is done.
 absl::StatusOr<double> TimeDecode(const Runtime& runtime, const ModelSpec& model, int generate,
-                                  int batch) {
+                                  int depth, int batch) {
   std::vector<std::vector<absl::Time>> times(batch);
   std::vector<absl::Status> statuses(batch);
   std::vector<std::thread> threads;
   for (int b = 0; b < batch; ++b) {
     threads.emplace_back([&, b] {
       GenerateRequest request;
-      request.tokens = SomeTokens(1, model.vocab, b);
+      request.tokens = SomeTokens(std::max(1, depth), model.vocab, b);
       request.max_tokens = generate;
       request.sampling.temperature = 0;
       request.ignore_end_of_generation = true;
@@ -133,7 +109,7 @@ absl::StatusOr<BenchStats> Repeat(int repeat, const Measure& measure) {
 }
 
 absl::StatusOr<std::vector<BenchRow>> Measure(const Runtime& runtime, const ModelSpec& model,
-                                              const Machine& machine, const BenchFlags& flags,
+                                              const BenchFlags& flags,
                                               const std::vector<int>& prompts,
                                               const std::vector<int>& batches) {
   std::vector<BenchRow> rows;
@@ -144,7 +120,6 @@ absl::StatusOr<std::vector<BenchRow>> Measure(const Runtime& runtime, const Mode
     MILLRACE_ASSIGN_OR_RETURN(row.rate, Repeat(flags.repeat, [&](int salt) {
                                 return TimePrefill(runtime, model, tokens, salt);
                               }));
-    row.ceiling = PrefillCeiling(model, machine);
     rows.push_back(row);
   }
   if (flags.generate == 0) return rows;
@@ -153,62 +128,120 @@ absl::StatusOr<std::vector<BenchRow>> Measure(const Runtime& runtime, const Mode
     row.tokens = flags.generate;
     row.batch = batch;
     MILLRACE_ASSIGN_OR_RETURN(row.rate, Repeat(flags.repeat, [&](int) {
-                                return TimeDecode(runtime, model, flags.generate, batch);
+                                return TimeDecode(runtime, model, flags.generate, flags.depth,
+                                                  batch);
                               }));
-    row.ceiling = DecodeCeiling(model, runtime.plan, machine, batch, flags.generate / 2);
     rows.push_back(row);
   }
   return rows;
 }
 
+// The devices of a plan that came from a file, probed now: after its weights are gone.
+absl::StatusOr<HostSpec> ProbeDevicesOf(const PlacementPlan& plan, int threads) {
+  std::vector<absl::string_view> names;  // "gpu0#1" is one more "gpu0"
+  for (const Stage& stage : plan.stages) {
+    names.push_back(absl::string_view(stage.device.value()).substr(0, stage.device.value().find('#')));
+  }
+  std::sort(names.begin(), names.end());
+  ProbeOptions options;
+  options.threads = threads;
+  MILLRACE_ASSIGN_OR_RETURN(options.devices, ParseDevices(absl::StrJoin(names, ",")));
+  return ProbeHost(options);
+}
+
+// Rates of the host with nothing of the model in memory; DRAM over a buffer larger than any cache.
+void MeasureCpu(HostSpec& host) {
+  host.dram_bandwidth = MeasureReadBandwidth(host.threads, 256_MiB);
+  for (DeviceSpec& device : host.devices) {
+    if (device.kind == DeviceKind::kCpu) device.memory_bandwidth = host.dram_bandwidth;
+  }
+}
+
+void AddCeilings(const ModelSpec& model, const PlacementPlan& plan, const HostSpec& host,
+                 const BenchFlags& flags, std::vector<BenchRow>& rows) {
+  for (BenchRow& row : rows) {
+    row.ceiling = row.prefill ? PrefillCeiling(model, plan, host)
+                              : DecodeCeiling(model, plan, host, row.batch,
+                                              flags.depth + flags.generate / 2);
+  }
+}
+
+bool AnyGpu(const PlacementPlan& plan) {
+  return std::any_of(plan.stages.begin(), plan.stages.end(),
+                     [](const Stage& s) { return s.device_kind == DeviceKind::kGpu; });
+}
+
 absl::Status AddPeer(const BenchFlags& flags, const std::vector<int>& prompts, int threads,
-                     std::vector<BenchRow>& rows) {
-  PeerRequest request{flags.peer, flags.runtime.model, prompts, flags.generate,
-                      threads,    flags.repeat};
+                     bool gpu, std::vector<BenchRow>& rows) {
+  const PeerRequest request{flags.peer,   flags.runtime.model, prompts, flags.generate, threads,
+                            flags.repeat, flags.depth,         gpu};
   MILLRACE_ASSIGN_OR_RETURN(const std::vector<PeerResult> results, RunLlamaBench(request));
   for (BenchRow& row : rows) {
     for (const PeerResult& result : results) {
-      const bool same = row.prefill ? result.prompt == row.tokens && result.generated == 0
-                                    : result.generated == row.tokens && result.prompt == 0;
+      const bool same = row.prefill ? result.prompt == row.tokens && result.generated == 0 &&
+                                          result.depth == 0
+                                    : result.generated == row.tokens && result.prompt == 0 &&
+                                          result.depth == flags.depth;
       if (same && row.batch == 1) row.peer = result.tokens_per_second;
     }
   }
   return absl::OkStatus();
 }
 
-void PrintRows(const std::vector<BenchRow>& rows, bool json, const Machine& machine) {
+nlohmann::ordered_json ToJson(const BenchRow& row, const BenchFlags& flags, double percent) {
+  nlohmann::ordered_json out = {{"kind", row.prefill ? "prefill" : "decode"},
+                                {"tokens", row.tokens},
+                                {"batch", row.batch},
+                                {"depth", row.prefill ? 0 : flags.depth}};
+  out["tokens_per_second"] = {
+      {"median", row.rate.median}, {"min", row.rate.min}, {"max", row.rate.max}};
+  out["ceiling_tokens_per_second"] = row.ceiling;
+  out["percent_of_ceiling"] = percent;
+  if (row.peer > 0) {
+    out["peer_tokens_per_second"] = row.peer;
+    out["ratio_to_peer"] = row.rate.median / row.peer;
+  } else if (!flags.peer.empty()) {
+    out["peer"] = kNoPeer;
+  }
+  return out;
+}
+
+void PrintRows(const std::vector<BenchRow>& rows, const BenchFlags& flags, const HostSpec& host) {
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
-  if (!json) {
+  if (!flags.json) {
     std::printf("%-8s %7s %6s %10s %10s %10s %9s %10s %7s\n", "kind", "tokens", "batch", "median",
                 "min", "max", "ceiling", "llama.cpp", "ratio");
   }
   for (const BenchRow& row : rows) {
-    const char* kind = row.prefill ? "prefill" : "decode";
     const double percent = row.ceiling > 0 ? 100 * row.rate.median / row.ceiling : 0;
-    if (!json) {
-      std::printf("%-8s %7d %6d %10.1f %10.1f %10.1f %8.0f%%", kind, row.tokens, row.batch,
-                  row.rate.median, row.rate.min, row.rate.max, percent);
-      if (row.peer > 0) std::printf(" %10.1f %6.2fx", row.peer, row.rate.median / row.peer);
-      std::printf("\n");
+    if (flags.json) {
+      results.push_back(ToJson(row, flags, percent));
       continue;
     }
-    nlohmann::ordered_json out = {{"kind", kind}, {"tokens", row.tokens}, {"batch", row.batch}};
-    out["tokens_per_second"] = {
-        {"median", row.rate.median}, {"min", row.rate.min}, {"max", row.rate.max}};
-    out["ceiling_tokens_per_second"] = row.ceiling;
-    out["percent_of_ceiling"] = percent;
+    std::printf("%-8s %7d %6d %10.1f %10.1f %10.1f %8.0f%%", row.prefill ? "prefill" : "decode",
+                row.tokens, row.batch, row.rate.median, row.rate.min, row.rate.max, percent);
     if (row.peer > 0) {
-      out["peer_tokens_per_second"] = row.peer;
-      out["ratio_to_peer"] = row.rate.median / row.peer;
+      std::printf(" %10.1f %6.2fx", row.peer, row.rate.median / row.peer);
+    } else if (!flags.peer.empty()) {
+      std::printf(" %s", kNoPeer);
     }
-    results.push_back(out);
+    std::printf("\n");
   }
-  if (json) {
-    PrintJson({{"results", results},
-               {"threads", machine.threads},
-               {"dram_bytes_per_second", machine.dram.bytes_per_second()},
-               {"matmul_flops", machine.flops}});
+  if (!flags.json) return;
+  nlohmann::ordered_json devices = nlohmann::ordered_json::array();
+  double cpu_flops = 0;
+  for (const DeviceSpec& d : host.devices) {
+    if (d.kind == DeviceKind::kCpu) cpu_flops = d.prefill_flops;
+    devices.push_back({{"id", d.id.value()},
+                       {"name", d.name},
+                       {"memory_bytes_per_second", d.memory_bandwidth.bytes_per_second()},
+                       {"prefill_flops", d.prefill_flops}});
   }
+  PrintJson({{"results", results},
+             {"devices", devices},
+             {"threads", host.threads},
+             {"dram_bytes_per_second", host.dram_bandwidth.bytes_per_second()},
+             {"matmul_flops", cpu_flops}});
 }
 
 absl::StatusOr<int> RunBench(BenchFlags flags) {
@@ -227,22 +260,26 @@ absl::StatusOr<int> RunBench(BenchFlags flags) {
   request.budget.slots =
       std::max(request.budget.slots, *std::max_element(batches.begin(), batches.end()));
   request.expected_prompt_tokens = *std::max_element(prompts.begin(), prompts.end());
-  if (request.budget.context == 0) {
-    request.budget.context = std::max(request.expected_prompt_tokens, flags.generate + 1);
+  if (request.budget.context == 0 && request.plan_path.empty()) {
+    request.budget.context = std::max(request.expected_prompt_tokens,
+                                      std::max(1, flags.depth) + flags.generate);
   }
-  Machine machine;
-  machine.threads = request.budget.threads > 0 ? request.budget.threads : UsableThreads();
-  machine.dram = MeasureReadBandwidth(machine.threads, 256_MiB);
-  machine.flops = MeasureMatmulFlops(machine.threads);
   MILLRACE_ASSIGN_OR_RETURN(RuntimeOrInfeasible opened, OpenRuntime(request));
   if (opened.infeasible.has_value()) return ReportInfeasible(*opened.infeasible, flags.json);
-  MILLRACE_ASSIGN_OR_RETURN(std::vector<BenchRow> rows, Measure(*opened.runtime, model->spec(),
-                                                                machine, flags, prompts, batches));
-  opened.runtime.reset();  // the peer gets the machine for itself
-  if (!flags.peer.empty()) {
-    MILLRACE_RETURN_IF_ERROR(AddPeer(flags, prompts, machine.threads, rows));
+  MILLRACE_ASSIGN_OR_RETURN(std::vector<BenchRow> rows,
+                            Measure(*opened.runtime, model->spec(), flags, prompts, batches));
+  const PlacementPlan plan = opened.runtime->plan;
+  std::optional<HostSpec> host = opened.runtime->host;
+  opened.runtime.reset();  // ceilings and the peer get the machine for themselves
+  if (!host.has_value()) {
+    MILLRACE_ASSIGN_OR_RETURN(host, ProbeDevicesOf(plan, request.budget.threads));
   }
-  PrintRows(rows, flags.json, machine);
+  MeasureCpu(*host);
+  AddCeilings(model->spec(), plan, *host, flags, rows);
+  if (!flags.peer.empty()) {
+    MILLRACE_RETURN_IF_ERROR(AddPeer(flags, prompts, host->threads, AnyGpu(plan), rows));
+  }
+  PrintRows(rows, flags, *host);
   return kExitDone;
 }
 
@@ -257,11 +294,15 @@ void AddBenchCommand(CLI::App& app, Command& chosen) {
   sub->add_option("--gen", flags->generate, "tokens to make per sequence; 0 = no decode")
       ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str();
-  sub->add_option("--repeat", flags->repeat, "measurements after a warm-up")
+  sub->add_option("--depth", flags->depth, "tokens in each sequence before decode is timed")
+      ->check(CLI::Range(0, 1 << 26))
+      ->capture_default_str();
+  sub->add_option("--repeat", flags->repeat, "measurements of each row, after a warm-up")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   sub->add_option("--peer-llama-bench", flags->peer,
-                  "run this llama-bench on the same file with the same threads, too");
+                  "run this llama-bench on the same file, too: with the same threads, or all layers "
+                  "on GPUs where the plan has them there");
   sub->add_flag("--json", flags->json, "print one JSON object");
   sub->callback([flags, &chosen] { chosen = [flags] { return RunBench(*flags); }; });
 }

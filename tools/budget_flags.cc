@@ -70,7 +70,9 @@ void AddBudgetFlags(CLI::App* app, BudgetFlags& flags) {
   app->add_option("--device-memory", flags.device_memory,
                   "memory per device, e.g. 24GiB, or gpu0=24GiB,gpu1=12GiB");
   app->add_option("--host-memory", flags.host_memory, "host memory that may be used, e.g. 64GiB");
-  app->add_option("--devices", flags.devices, "cpu, gpu0,gpu1, or with budgets cpu:9MiB,cpu:9MiB");
+  app->add_option("--devices", flags.devices,
+                  "auto (all GPUs, or the CPU), cpu, gpu0,gpu1, or with budgets "
+                  "gpu0:24GiB,gpu0:24GiB [auto]");
   app->add_option("--ctx", flags.context, "context in tokens per slot")
       ->check(CLI::Range(1, 1 << 26));
   app->add_option("--slots", flags.slots, "sequences that may run together")
@@ -82,9 +84,8 @@ void AddBudgetFlags(CLI::App* app, BudgetFlags& flags) {
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app->add_option("--max-pass-tokens,--batch-tokens", flags.max_pass_tokens,
-                  "largest pass; prompts are read in chunks of this")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
+                  "largest pass; prompts are read in chunks of this [512; 2048 on GPUs with room]")
+      ->check(CLI::Range(1, 1 << 20));
 }
 
 absl::StatusOr<Budget> ParseBudget(const BudgetFlags& flags) {
@@ -96,12 +97,16 @@ absl::StatusOr<Budget> ParseBudget(const BudgetFlags& flags) {
                               ParseBytesFlag("--host-memory", flags.host_memory));
   }
   absl::StatusOr<std::vector<DeviceOption>> devices =
-      ParseDevices(flags.devices.empty() ? "cpu" : flags.devices);
+      ParseDevices(flags.devices.empty() ? "auto" : flags.devices);
   if (!devices.ok()) {
     const bool named = absl::StrContains(devices.status().message(), "--devices");
     return named ? devices.status() : Annotate(devices.status(), "--devices");
   }
   budget.probe.devices = *std::move(devices);
+  if (budget.probe.devices.empty()) {
+    budget.probe.devices =
+        AutoDevices(static_cast<int>(budget.probe.gpus.list().names.size()));
+  }
   if (!flags.device_memory.empty()) {
     MILLRACE_RETURN_IF_ERROR(ApplyDeviceMemory(flags.device_memory, budget.probe.devices));
   }

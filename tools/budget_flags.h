@@ -18,7 +18,7 @@ struct BudgetFlags {
   int context = 0;  // 0: the command's default
   int slots = 1;
   int threads = 0;  // 0: all usable cores
-  int max_pass_tokens = 512;
+  int max_pass_tokens = 0;  // 0: the planner's choice (planner/pass_size.h)
   std::vector<std::string> pins;
 };
 

@@ -65,17 +65,43 @@ absl::StatusOr<std::vector<PeerResult>> ParseLlamaBench(absl::string_view json) 
     MILLRACE_ASSIGN_OR_RETURN(const double prompt, NumberIn(entry, "n_prompt"));
     MILLRACE_ASSIGN_OR_RETURN(const double generated, NumberIn(entry, "n_gen"));
     MILLRACE_ASSIGN_OR_RETURN(const double rate, NumberIn(entry, "avg_ts"));
-    results.push_back({static_cast<int>(prompt), static_cast<int>(generated), rate});
+    double depth = 0;
+    if (entry.contains("n_depth")) {
+      MILLRACE_ASSIGN_OR_RETURN(depth, NumberIn(entry, "n_depth"));
+    }
+    results.push_back({static_cast<int>(prompt), static_cast<int>(generated),
+                       static_cast<int>(depth), rate});
   }
   return results;
 }
 
+std::vector<std::string> LlamaBenchCommand(const PeerRequest& request) {
+  std::vector<std::string> command = {request.binary,
+                                      "-m",
+                                      request.model,
+                                      "-p",
+                                      absl::StrJoin(request.prompts, ","),
+                                      "-n",
+                                      absl::StrCat(request.generate),
+                                      "-t",
+                                      absl::StrCat(request.threads),
+                                      "-r",
+                                      absl::StrCat(request.repeat),
+                                      "-o",
+                                      "json"};
+  if (request.gpu) {
+    command.insert(command.end(), {"-ngl", "99", "-fa", "1"});
+  } else {
+    command.insert(command.end(), {"-ngl", "0"});
+  }
+  if (request.depth > 0) {
+    command.insert(command.end(), {"-d", absl::StrCat("0,", request.depth)});
+  }
+  return command;
+}
+
 absl::StatusOr<std::vector<PeerResult>> RunLlamaBench(const PeerRequest& request) {
-  MILLRACE_ASSIGN_OR_RETURN(
-      const std::string json,
-      RunAndRead({request.binary, "-m", request.model, "-p", absl::StrJoin(request.prompts, ","),
-                  "-n", absl::StrCat(request.generate), "-t", absl::StrCat(request.threads), "-r",
-                  absl::StrCat(request.repeat), "-o", "json"}));
+  MILLRACE_ASSIGN_OR_RETURN(const std::string json, RunAndRead(LlamaBenchCommand(request)));
   return ParseLlamaBench(json);
 }
 

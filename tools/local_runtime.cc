@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "planner/pass_size.h"
 #include "proto/plan_json.h"
 #include "proto/status_macros.h"
 #include "tools/cli_io.h"
@@ -50,6 +51,13 @@ Runtime MakeRuntime(PlacementPlan plan, std::shared_ptr<Engine> engine) {
   return runtime;
 }
 
+void SetPassTokens(PlacementProblem& problem, int tokens, int threads) {
+  problem.max_pass_tokens = tokens;
+  const ActivationShape shape = {tokens, threads, problem.slots, problem.context};
+  problem.activations = ActivationNeedsOf(problem.model, shape, DeviceKind::kCpu);
+  problem.gpu_activations = ActivationNeedsOf(problem.model, shape, DeviceKind::kGpu);
+}
+
 absl::Status Differs(const std::string& path, absl::string_view field, absl::string_view plan,
                      absl::string_view here) {
   return absl::FailedPreconditionError(absl::StrCat("--plan: '", path, "': ", field, " is ", plan,
@@ -70,12 +78,14 @@ absl::StatusOr<PlacementProblem> LocalProblem(const Model& model, const RuntimeR
                         : std::min(request.default_context, model.spec().context_length);
   problem.slots = request.budget.slots;
   problem.kv_type = budget.kv_type;
-  problem.max_pass_tokens = request.budget.max_pass_tokens;
   problem.expected_prompt_tokens =
       std::clamp(request.expected_prompt_tokens, 1, std::max(1, problem.context - 1));
-  problem.activations = ActivationNeedsOf(model.spec(), {problem.max_pass_tokens, host.threads});
   problem.pins = budget.pins;
+  const int threads = host.threads;
   problem.cluster.hosts.push_back(std::move(host));
+  const int asked = request.budget.max_pass_tokens;
+  SetPassTokens(problem, asked > 0 ? asked : PreferredPassTokens(problem.cluster), threads);
+  if (asked == 0 && !PassFitsWell(problem)) SetPassTokens(problem, kDefaultPassTokens, threads);
   return problem;
 }
 
@@ -107,6 +117,7 @@ absl::StatusOr<RuntimeOrInfeasible> OpenLocalRuntime(const RuntimeRequest& reque
   MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<const Model> model, Model::Open(request.model));
   RuntimeOrInfeasible out;
   PlacementPlan plan;
+  std::optional<HostSpec> host;
   if (!request.plan_path.empty()) {
     MILLRACE_ASSIGN_OR_RETURN(plan, ReadPlanFor(*model, request));
   } else {
@@ -117,10 +128,12 @@ absl::StatusOr<RuntimeOrInfeasible> OpenLocalRuntime(const RuntimeRequest& reque
       return out;
     }
     plan = *std::move(solved.plan);
+    host = problem.cluster.hosts.front();
   }
   MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<Engine> engine,
                             LoadStages(model, plan, request));
   out.runtime = MakeRuntime(std::move(plan), std::move(engine));
+  out.runtime->host = std::move(host);
   return out;
 }
 

@@ -9,7 +9,8 @@
 
 namespace millrace {
 
-// The problem for `model` on this machine, probed under the budget flags.
+// The problem for `model` on this machine, probed under the budget flags. Without
+// --max-pass-tokens the largest pass is chosen by planner/pass_size.h.
 absl::StatusOr<PlacementProblem> LocalProblem(const Model& model, const RuntimeRequest& request);
 
 // Reads a plan and checks it against the model and the flags given; FailedPrecondition names the

@@ -42,7 +42,10 @@ absl::StatusOr<SolveResult> PlanOnCluster(const RuntimeRequest& request) {
 absl::StatusOr<SolveResult> PlanHere(const PlanFlags& flags, PlacementProblem& problem) {
   MILLRACE_RETURN_IF_ERROR(ParseBudget(flags.runtime.budget));
   MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<const Model> model, Model::Open(flags.runtime.model));
-  MILLRACE_ASSIGN_OR_RETURN(problem, LocalProblem(*model, flags.runtime));
+  RuntimeRequest request = flags.runtime;
+  // Imagined workers are like this machine's CPU unless devices are named.
+  if (!flags.workers.empty() && request.budget.devices.empty()) request.budget.devices = "cpu";
+  MILLRACE_ASSIGN_OR_RETURN(problem, LocalProblem(*model, request));
   if (!flags.workers.empty()) {
     const HostSpec here = problem.cluster.hosts.front();
     MILLRACE_ASSIGN_OR_RETURN(problem.cluster, ParseImaginedWorkers(flags.workers, here));

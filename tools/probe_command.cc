@@ -32,9 +32,16 @@ absl::StatusOr<int> RunProbe(const ProbeFlags& flags) {
               FormatBytes(host.memory_total).c_str(), FormatBytes(host.budget).c_str(),
               host.threads, FormatBandwidth(host.dram_bandwidth).c_str());
   for (const DeviceSpec& device : host.devices) {
-    std::printf("%s: %s, budget %s, overhead %s, matrix products %.1f GFLOP/s\n",
+    std::printf("%s: %s, budget %s of %s, overhead %s, matrix products %.1f GFLOP/s",
                 device.id.value().c_str(), device.name.c_str(), FormatBytes(device.budget).c_str(),
-                FormatBytes(device.overhead).c_str(), device.prefill_flops / 1e9);
+                FormatBytes(device.memory_total).c_str(), FormatBytes(device.overhead).c_str(),
+                device.prefill_flops / 1e9);
+    if (device.kind == DeviceKind::kGpu) {
+      std::printf(" (estimated), memory read %s, from the host %s",
+                  FormatBandwidth(device.memory_bandwidth).c_str(),
+                  FormatBandwidth(device.h2d_bandwidth).c_str());
+    }
+    std::printf("\n");
   }
   return kExitDone;
 }

@@ -19,6 +19,7 @@ namespace millrace {
 // Any thread may call any of the functions; they live as long as the Runtime.
 struct Runtime {
   PlacementPlan plan;
+  std::optional<HostSpec> host;  // as probed for the plan; nothing where it was not made here
   std::function<absl::StatusOr<GenerateSummary>(const GenerateRequest&,
                                                 const std::function<bool(const GenerateEvent&)>&)>
       generate;

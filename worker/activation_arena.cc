@@ -4,6 +4,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/matmul.h"
+#include "worker/backend/cuda/gpu_memory.h"
 
 namespace millrace {
 namespace {
@@ -64,7 +65,11 @@ ActivationLayout LayOutActivations(const ModelSpec& model, const ActivationShape
   return out;
 }
 
-ActivationNeeds ActivationNeedsOf(const ModelSpec& model, const ActivationShape& shape) {
+ActivationNeeds ActivationNeedsOf(const ModelSpec& model, const ActivationShape& shape,
+                                  DeviceKind kind) {
+  if (kind == DeviceKind::kGpu) {
+    return GpuActivationNeeds(model, shape.max_pass_tokens, shape.slots, shape.context);
+  }
   const ActivationLayout last = LayOutActivations(model, shape, true);
   ActivationNeeds needs;
   needs.body = Bytes(static_cast<int64_t>(last.body_bytes));

@@ -6,6 +6,7 @@
 #include <cstddef>
 
 #include "proto/activation_needs.h"
+#include "proto/cluster_spec.h"
 #include "proto/model_spec.h"
 
 namespace millrace {
@@ -15,7 +16,9 @@ inline constexpr int kMaxLogitRows = 16;
 
 struct ActivationShape {
   int max_pass_tokens = 512;
-  int threads = 1;
+  int threads = 1;  // of a CPU stage
+  int slots = 1;
+  int context = 1;
 };
 
 // Offsets in bytes of each buffer from the start of the arena; 64-byte aligned.
@@ -38,8 +41,10 @@ struct ActivationLayout {
 ActivationLayout LayOutActivations(const ModelSpec& model, const ActivationShape& shape,
                                    bool last_stage);
 
-// Upper bounds for the planner.
-ActivationNeeds ActivationNeedsOf(const ModelSpec& model, const ActivationShape& shape);
+// Upper bounds for the planner, for a stage on a device of that kind. A GPU's come from
+// worker/backend/cuda/gpu_memory.h.
+ActivationNeeds ActivationNeedsOf(const ModelSpec& model, const ActivationShape& shape,
+                                  DeviceKind kind);
 
 }  // namespace millrace
 

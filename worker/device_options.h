@@ -15,12 +15,18 @@ namespace millrace {
 
 struct DeviceOption {
   DeviceKind kind = DeviceKind::kCpu;
-  DeviceId id;                  // "cpu", "cpu#1" for the second one, "gpu0"
+  int index = 0;                // of the hardware: 1 for "gpu1" and "gpu1#1"; 0 for a CPU
+  DeviceId id;                  // "cpu", "gpu0"; "cpu#1", "gpu0#1" for the second of the same
   std::optional<Bytes> budget;  // nothing: the host's budget, or what is free on a GPU
 };
 
-// "cpu", "cpu:64MiB,cpu:32MiB", "gpu0:20GiB,cpu". InvalidArgument quotes the part that is wrong.
+// "cpu", "cpu:64MiB,cpu:32MiB", "gpu0:20GiB,gpu0:20GiB,cpu". Hardware that is named again is one more
+// logical device with a budget of its own. "auto" gives an empty list: AutoDevices, once it is known
+// what there is. InvalidArgument quotes the part that is wrong.
 absl::StatusOr<std::vector<DeviceOption>> ParseDevices(absl::string_view text);
+
+// All `gpus` GPUs if there are any, else the CPU.
+std::vector<DeviceOption> AutoDevices(int gpus);
 
 }  // namespace millrace
 

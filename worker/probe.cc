@@ -6,9 +6,12 @@
 #include <atomic>
 #include <cstring>
 #include <fstream>
+#include <map>
 #include <memory>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "kernels/cpu_context.h"
 #include "kernels/matmul.h"
@@ -62,6 +65,85 @@ absl::Status CheckBudget(absl::string_view flag, Bytes budget, Bytes limit, absl
   if (budget <= limit) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(flag, ": ", FormatBytes(budget), " is more than ",
                                                  of, " has: ", FormatBytes(limit)));
+}
+
+using GpuReports = std::map<int, GpuReport>;  // by hardware index
+
+absl::Status NoSuchGpu(const DeviceOption& option, const GpuList& list) {
+  if (list.names.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("--devices: '", option.id.value(),
+                                                   "': there is no GPU here (", list.reason,
+                                                   "); use cpu"));
+  }
+  std::vector<std::string> known;
+  for (size_t i = 0; i < list.names.size(); ++i) {
+    known.push_back(absl::StrCat("gpu", i, " (", list.names[i], ")"));
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "--devices: '", option.id.value(), "': no such GPU; there is ", absl::StrJoin(known, ", ")));
+}
+
+// One report per hardware device among `devices`.
+absl::StatusOr<GpuReports> ProbeGpus(const GpuSource& source,
+                                     const std::vector<DeviceOption>& devices) {
+  GpuReports reports;
+  for (const DeviceOption& device : devices) {
+    if (device.kind != DeviceKind::kGpu || reports.contains(device.index)) continue;
+    const GpuList list = source.list();
+    if (device.index >= static_cast<int>(list.names.size())) return NoSuchGpu(device, list);
+    absl::StatusOr<GpuReport> report = source.probe(device.index);
+    if (!report.ok()) {
+      return Annotate(report.status(), absl::StrCat("probing gpu", device.index));
+    }
+    if (source.measure_prefill_flops) {
+      MILLRACE_ASSIGN_OR_RETURN(report->prefill_flops, source.measure_prefill_flops(device.index));
+    }
+    reports.emplace(device.index, *std::move(report));
+  }
+  return reports;
+}
+
+// The logical device `option`, one of `all`, on the hardware that `report` is of.
+absl::StatusOr<DeviceSpec> GpuDevice(const DeviceOption& option,
+                                     const std::vector<DeviceOption>& all,
+                                     const GpuReport& report) {
+  Bytes given;
+  int64_t open = 0;  // devices on the same hardware that were given no budget
+  bool first = true, seen = false;
+  for (const DeviceOption& other : all) {
+    if (other.kind != DeviceKind::kGpu || other.index != option.index) continue;
+    seen |= other.id == option.id;
+    first &= seen;
+    given += other.budget.value_or(Bytes(0));
+    open += !other.budget.has_value();
+  }
+  const std::string flag = absl::StrCat("--devices: '", option.id.value(), "'");
+  const std::string hardware = absl::StrCat("gpu", option.index, " (", report.name, ")");
+  if (option.budget.has_value()) {
+    MILLRACE_RETURN_IF_ERROR(CheckBudget(flag, *option.budget, report.total, hardware));
+  }
+  MILLRACE_RETURN_IF_ERROR(
+      CheckBudget(absl::StrCat(flag, ": the budgets on the same GPU together"), given,
+                  report.total, hardware));
+  DeviceSpec device;
+  device.id = option.id;
+  device.kind = DeviceKind::kGpu;
+  device.name = report.name;
+  device.memory_total = report.total;
+  device.overhead = first ? report.overhead : Bytes(0);
+  const Bytes left = std::max(Bytes(0), report.free - kGpuHeadroom - given);
+  device.budget = option.budget.value_or(Bytes(left.count() / std::max<int64_t>(1, open)));
+  device.memory_bandwidth = report.memory_bandwidth;
+  device.h2d_bandwidth = report.h2d_bandwidth;
+  device.prefill_flops = report.prefill_flops;
+  if (device.budget <= device.overhead) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(flag, ": ", FormatBytes(device.budget),
+                     " is less than CUDA takes by itself: ", FormatBytes(device.overhead),
+                     "; give it more, or choose another device (", FormatBytes(report.free), " of ",
+                     FormatBytes(report.total), " are free on ", hardware, ")"));
+  }
+  return device;
 }
 
 }  // namespace
@@ -134,6 +216,14 @@ std::string CpuDescription(int threads) {
   return absl::StrCat(model, ", ", threads, threads == 1 ? " thread, " : " threads, ", isa);
 }
 
+void SetProcessOverhead(HostSpec& host, Bytes overhead) {
+  for (DeviceSpec& device : host.devices) {
+    if (device.kind != DeviceKind::kCpu) continue;
+    device.overhead = overhead;
+    return;
+  }
+}
+
 absl::StatusOr<HostSpec> ProbeHost(const ProbeOptions& options) {
   HostSpec host;
   host.worker = options.worker;
@@ -144,15 +234,12 @@ absl::StatusOr<HostSpec> ProbeHost(const ProbeOptions& options) {
   MILLRACE_RETURN_IF_ERROR(
       CheckBudget("--host-memory", host.budget, memory.total, "this machine (or its cgroup)"));
   std::vector<DeviceOption> devices = options.devices;
-  if (devices.empty()) devices.push_back({DeviceKind::kCpu, DeviceId("cpu"), std::nullopt});
-  for (const DeviceOption& device : devices) {
-    if (device.kind == DeviceKind::kGpu) {
-      return absl::UnimplementedError(absl::StrCat("--devices: '", device.id.value(),
-                                                   "': this worker has no CUDA backend; use cpu"));
-    }
-  }
+  if (devices.empty()) devices = AutoDevices(static_cast<int>(options.gpus.list().names.size()));
+  const auto is_cpu = [](const DeviceOption& d) { return d.kind == DeviceKind::kCpu; };
+  const bool any_cpu = std::any_of(devices.begin(), devices.end(), is_cpu);
+  MILLRACE_ASSIGN_OR_RETURN(const GpuReports gpus, ProbeGpus(options.gpus, devices));
   host.dram_bandwidth = MeasureReadBandwidth(host.threads, ProbeBuffer(host.budget));
-  const double flops = MeasureMatmulFlops(host.threads);
+  const double flops = any_cpu ? MeasureMatmulFlops(host.threads) : 0;
   const Bytes overhead = ResidentBytes();
   if (host.budget <= overhead) {
     return absl::InvalidArgumentError(
@@ -160,20 +247,24 @@ absl::StatusOr<HostSpec> ProbeHost(const ProbeOptions& options) {
                      " is less than this process takes by itself: ", FormatBytes(overhead)));
   }
   for (const DeviceOption& option : devices) {
+    if (option.kind == DeviceKind::kGpu) {
+      MILLRACE_ASSIGN_OR_RETURN(DeviceSpec gpu, GpuDevice(option, devices, gpus.at(option.index)));
+      host.devices.push_back(std::move(gpu));
+      continue;
+    }
     DeviceSpec device;
     device.id = option.id;
     device.kind = option.kind;
     device.name = CpuDescription(host.threads);
     device.memory_total = memory.total;
     device.budget = option.budget.value_or(host.budget);
-    // One process: the first device carries its image and libraries.
-    device.overhead = host.devices.empty() ? overhead : Bytes(0);
     device.memory_bandwidth = host.dram_bandwidth;
     device.prefill_flops = flops;
     MILLRACE_RETURN_IF_ERROR(CheckBudget(absl::StrCat("--devices: '", option.id.value(), "'"),
                                          device.budget, memory.total, "this machine"));
     host.devices.push_back(std::move(device));
   }
+  SetProcessOverhead(host, overhead);
   return host;
 }
 

@@ -1,4 +1,5 @@
-// ProbeHost: what this machine can hold and how fast it is, measured in about half a second.
+// ProbeHost: what this machine can hold and how fast it is, measured in about half a second, and as
+// much again per GPU.
 #ifndef MILLRACE_WORKER_PROBE_H_
 #define MILLRACE_WORKER_PROBE_H_
 
@@ -9,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "proto/cluster_spec.h"
 #include "worker/device_options.h"
+#include "worker/probe_cuda.h"
 
 namespace millrace {
 
@@ -16,14 +18,21 @@ struct ProbeOptions {
   WorkerId worker;
   int threads = 0;                    // 0 = UsableThreads()
   std::optional<Bytes> host_memory;   // budget; nothing: what is available now
-  std::vector<DeviceOption> devices;  // empty: one "cpu"
+  std::vector<DeviceOption> devices;  // empty: AutoDevices
+  GpuSource gpus = CudaGpus();
 };
 
-// The address is left empty. The first device's overhead is what this process has taken when the
-// probe is done; whoever starts threads and servers later measures it again (ResidentBytes).
-// InvalidArgument names the flag: a budget above the machine's memory or below what the process
-// itself takes. Unimplemented: a GPU without a CUDA backend.
+// The address is left empty. The first CPU device's overhead is what this process has taken when the
+// probe is done; whoever starts threads and servers later measures it again (ResidentBytes). The
+// first logical device of a GPU carries what CUDA takes there. A GPU device without a budget gets its
+// share of what is free, less kGpuHeadroom and the budgets given to others on the same hardware.
+// InvalidArgument names the flag: a budget above the memory there is or below what the process itself
+// takes, a GPU that is not there (the message lists what there is, or says why nothing: no driver, a
+// build without CUDA).
 absl::StatusOr<HostSpec> ProbeHost(const ProbeOptions& options);
+
+// Sets what the process takes by itself, on the device that carries it; no CPU device, no change.
+void SetProcessOverhead(HostSpec& host, Bytes overhead);
 
 // Measured by `threads` threads reading a buffer of `buffer` bytes (best of several rounds, 0.1 s).
 Bandwidth MeasureReadBandwidth(int threads, Bytes buffer);

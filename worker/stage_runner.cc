@@ -13,6 +13,7 @@
 #include "proto/status_macros.h"
 #include "worker/backend/backend.h"
 #include "worker/backend/cuda/cuda_backend.h"
+#include "worker/backend/cuda/gpu_memory.h"
 #include "worker/decoder_block.h"
 #include "worker/kv_cache.h"
 

@@ -82,8 +82,12 @@ absl::StatusOr<ModelDescription> Worker::Describe(const std::string& reference,
   MILLRACE_ASSIGN_OR_RETURN(description.options, ResolveOptions(options, model->spec()));
   description.model = model->spec();
   description.fingerprint = FingerprintOf(model->spec());
-  description.activations = ActivationNeedsOf(
-      model->spec(), {description.options.max_pass_tokens(), options_.host.threads});
+  const v1::PlanOptions& resolved = description.options;
+  const ActivationShape shape = {resolved.max_pass_tokens(), options_.host.threads,
+                                 resolved.slots(), resolved.context()};
+  description.activations = ActivationNeedsOf(model->spec(), shape, DeviceKind::kCpu);
+  description.gpu_activations = ActivationNeedsOf(model->spec(), shape, DeviceKind::kGpu);
+  // The link's buffers are host memory: beside a GPU stage they are not on its device.
   description.activations.body += LinkBytes(model->spec(), description.options);
   return description;
 }

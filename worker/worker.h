@@ -31,7 +31,8 @@ struct ModelDescription {
   ModelSpec model;
   std::string fingerprint;
   v1::PlanOptions options;  // defaults resolved
-  ActivationNeeds activations;
+  ActivationNeeds activations;      // of a stage on a CPU
+  ActivationNeeds gpu_activations;  // on a GPU
 };
 
 // The stages of one epoch. Immutable once published; whoever serves a call holds a reference.

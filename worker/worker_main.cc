@@ -33,7 +33,7 @@ struct WorkerFlags {
   std::string planner = "127.0.0.1:7600";
   std::string port_file;
   std::string host_memory;
-  std::string devices = "cpu";
+  std::string devices = "auto";
   std::string model_dir;
   int threads = 0;
 };
@@ -49,7 +49,9 @@ void AddFlags(CLI::App& app, WorkerFlags& flags) {
   app.add_option("--host-memory", flags.host_memory,
                  "memory this worker may use in all, its own process included, e.g. 48MiB "
                  "[what is available at start]");
-  app.add_option("--devices", flags.devices, "cpu[:BUDGET][,cpu:BUDGET...]")->capture_default_str();
+  app.add_option("--devices", flags.devices, "auto (all GPUs, or the CPU), or cpu, gpu0, gpu1, each with :BUDGET if wanted; the "
+                 "same one again is a further device on the same hardware")
+      ->capture_default_str();
   app.add_option("--threads", flags.threads, "CPU threads; 0: all that this process may use")
       ->capture_default_str()
       ->check(CLI::Range(0, 4096));
@@ -89,7 +91,7 @@ absl::Status Serve(const WorkerFlags& flags) {
   WorkerService service;
   MILLRACE_ASSIGN_OR_RETURN(RunningServer running, StartServer(flags.listen, &service));
   options.host.address = flags.advertise.empty() ? running.address : flags.advertise;
-  options.host.devices[0].overhead = ResidentBytes();  // now with the server in it
+  SetProcessOverhead(options.host, ResidentBytes());  // now with the server in it
   Worker worker(options);
   service.Attach(&worker);
   grpc::HealthCheckServiceInterface* health = running.server->GetHealthCheckService();

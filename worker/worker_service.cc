@@ -89,6 +89,7 @@ grpc::Status WorkerService::DescribeModel(grpc::ServerContext* context,
   response->set_fingerprint(model->fingerprint);
   *response->mutable_options() = model->options;
   *response->mutable_activations() = ToProto(model->activations);
+  *response->mutable_gpu_activations() = ToProto(model->gpu_activations);
   return grpc::Status::OK;
 }
 

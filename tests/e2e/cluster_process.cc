@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -108,6 +109,9 @@ void TestCluster::StartWorker(const std::string& name, const std::string& memory
                                       memory,
                                       "--threads",
                                       "1"};
+  if (std::find(args.begin(), args.end(), "--devices") == args.end()) {
+    command.insert(command.end(), {"--devices", "cpu"});  // whatever the machine has
+  }
   command.insert(command.end(), args.begin(), args.end());
   workers_[name] =
       std::make_unique<ChildProcess>(command, absl::StrCat(folder_, "/", name, ".log"));

@@ -20,11 +20,11 @@ inline void AddTensor(ModelSpec& m, TensorRole role, int layer, int64_t rows, in
   m.tensors.push_back(t);
 }
 
-// `layers` layers whose feed-forward sizes differ when `unequal`.
-inline ModelSpec TestModel(int layers, bool tied, std::mt19937& rng, bool unequal) {
+// `layers` layers whose feed-forward sizes differ when `unequal`; `d` is the width of the model.
+inline ModelSpec TestModel(int layers, bool tied, std::mt19937& rng, bool unequal, int d = 64) {
   ModelSpec m;
   m.architecture = "llama";
-  m.d_model = 64;
+  m.d_model = d;
   m.vocab = 1000;
   m.tied_output = tied;
   AddTensor(m, TensorRole::kTokenEmbedding, -1, m.vocab, m.d_model);
@@ -32,17 +32,17 @@ inline ModelSpec TestModel(int layers, bool tied, std::mt19937& rng, bool unequa
     LayerSpec l{4, 2, 16, 256};
     if (unequal) l.d_ff = static_cast<int>(64 + rng() % 512);
     m.layers.push_back(l);
-    AddTensor(m, TensorRole::kAttnNorm, i, 1, 64);
-    AddTensor(m, TensorRole::kAttnQ, i, 64, 64);
-    AddTensor(m, TensorRole::kAttnK, i, 32, 64);
-    AddTensor(m, TensorRole::kAttnV, i, 32, 64);
-    AddTensor(m, TensorRole::kAttnOutput, i, 64, 64);
-    AddTensor(m, TensorRole::kFfnNorm, i, 1, 64);
-    AddTensor(m, TensorRole::kFfnGate, i, l.d_ff, 64);
-    AddTensor(m, TensorRole::kFfnUp, i, l.d_ff, 64);
-    AddTensor(m, TensorRole::kFfnDown, i, 64, l.d_ff);
+    AddTensor(m, TensorRole::kAttnNorm, i, 1, d);
+    AddTensor(m, TensorRole::kAttnQ, i, d, d);
+    AddTensor(m, TensorRole::kAttnK, i, d / 2, d);
+    AddTensor(m, TensorRole::kAttnV, i, d / 2, d);
+    AddTensor(m, TensorRole::kAttnOutput, i, d, d);
+    AddTensor(m, TensorRole::kFfnNorm, i, 1, d);
+    AddTensor(m, TensorRole::kFfnGate, i, l.d_ff, d);
+    AddTensor(m, TensorRole::kFfnUp, i, l.d_ff, d);
+    AddTensor(m, TensorRole::kFfnDown, i, d, l.d_ff);
   }
-  AddTensor(m, TensorRole::kOutputNorm, -1, 1, 64);
+  AddTensor(m, TensorRole::kOutputNorm, -1, 1, d);
   if (!tied) AddTensor(m, TensorRole::kOutput, -1, m.vocab, m.d_model);
   return m;
 }
@@ -80,11 +80,15 @@ inline PlacementProblem BaseProblem(ModelSpec model) {
   p.slots = 2;
   p.max_pass_tokens = 64;
   p.activations = {10_KiB, 1_KiB, 4_KiB};
+  p.gpu_activations = {200_KiB, 0_KiB, 300_KiB};
   return p;
 }
 
 inline PlacementProblem RandomProblem(std::mt19937& rng) {
-  PlacementProblem p = BaseProblem(TestModel(1 + static_cast<int>(rng() % 6), rng() % 2, rng, true));
+  // Wide enough that the 2 MiB that a GPU's memory comes in are small against it.
+  PlacementProblem p =
+      BaseProblem(TestModel(1 + static_cast<int>(rng() % 6), rng() % 2, rng, true, 512));
+  p.gpu_host_homes = rng() % 4 != 0;
   const Bytes total = p.model.weight_bytes();
   const int hosts = 1 + static_cast<int>(rng() % 3);
   for (int h = 0; h < hosts; ++h) {
@@ -93,7 +97,8 @@ inline PlacementProblem RandomProblem(std::mt19937& rng) {
     HostSpec host = CpuHost("w" + std::to_string(h), budget, 5 + static_cast<double>(rng() % 40));
     host.devices[0].overhead = Bytes(rng() % 20000);
     if (rng() % 3 == 0) {
-      host.devices[0] = Gpu("gpu0", Bytes(budget.count() / 2), 500, 20);
+      host.devices[0] = Gpu("gpu0", 4_MiB + Bytes(budget.count() / 2), 500, 20);
+      host.devices[0].overhead = Bytes(rng() % 20000);
     }
     p.cluster.hosts.push_back(host);
   }

@@ -134,9 +134,11 @@ TEST(SolverTest, DoesNotSplitWhatFitsOnOne) {
 
 TEST(SolverTest, SpillsToHostWhenVramIsShort) {
   std::mt19937 rng(1);
-  PlacementProblem p = BaseProblem(TestModel(8, false, rng, false));
+  PlacementProblem p = BaseProblem(TestModel(8, false, rng, false, 512));
+  p.gpu_host_homes = true;
   HostSpec host = CpuHost("w", 1_GiB, 100);
-  host.devices = {Gpu("gpu0", Bytes(p.model.weight_bytes().count() * 3 / 4), 4000, 50)};
+  // Cache, activations and the ring take 2 MiB each.
+  host.devices = {Gpu("gpu0", 6_MiB + Bytes(p.model.weight_bytes().count() * 3 / 4), 4000, 50)};
   p.cluster.hosts = {host};
   const auto result = *Solve(p);
   ASSERT_TRUE(result.plan.has_value());

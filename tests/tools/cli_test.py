@@ -34,6 +34,7 @@ class UsageTest(unittest.TestCase):
         self.expect(2, ["--kv-type", "q9"], "plan", "--kv-type", "q9")
         self.expect(2, ["--host-memory", "lots"], "plan", "--host-memory", "lots")
         self.expect(2, ["--devices", "tpu7"], "plan", "--devices", "tpu7")
+        self.expect(2, ["--devices", "gpu99"], "plan", "--devices", "gpu99:1GiB,gpu99:1GiB")
         self.expect(2, ["--pin", "blk.0.ffn"], "plan", "--pin", "blk.0.ffn")
         self.expect(2, ["--workers", "w0"], "plan", "--workers", "w0")
         self.expect(2, ["--tokens", "x"], "logits", "--tokens", "1,x")
@@ -110,6 +111,35 @@ class JsonTest(unittest.TestCase):
         for row in out["results"]:
             rate = row["tokens_per_second"]
             self.assertTrue(0 < rate["min"] <= rate["median"] <= rate["max"])
+
+    def test_bench_reads_long_prompts_in_one_pass_and_decodes_at_depth(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/plan.json"
+            flags = ("--devices", "cpu", "--max-pass-tokens", 4096)
+            self.json("plan", "--ctx", 4096, *flags, "-o", path)
+            out = self.json("bench", "--plan", path, "--prompt", 4096, "--gen", 16, "--depth", 64,
+                            "--repeat", 1)
+        rows = [(r["kind"], r["tokens"], r["depth"]) for r in out["results"]]
+        self.assertEqual(rows, [("prefill", 4096, 0), ("decode", 16, 64)])
+        for row in out["results"]:
+            self.assertGreater(row["percent_of_ceiling"], 0)
+        self.assertEqual([d["id"] for d in out["devices"]], ["cpu"])
+
+    def test_bench_beside_a_peer(self):
+        with tempfile.TemporaryDirectory() as folder:
+            peer = pathlib.Path(folder) / "llama-bench"
+            rows = [{"n_prompt": 16, "n_gen": 0, "avg_ts": 5.0},
+                    {"n_prompt": 0, "n_gen": 48, "avg_ts": 2.0}]
+            peer.write_text(f"#!/bin/sh\necho \"$@\" >&2\necho '{json.dumps(rows)}'\n")
+            peer.chmod(0o755)
+            args = ("bench", "deploy/models/quill-7m-f16.gguf", "--devices", "cpu", "--prompt", 16,
+                    "--gen", 48, "--batch", "1,2", "--repeat", 1, "--peer-llama-bench", peer)
+            out = self.json(*args)
+            self.assertEqual([r.get("peer_tokens_per_second") for r in out["results"]],
+                             [5.0, 2.0, None])
+            text = millrace(*args)
+            self.assertIn("-ngl 0", text.stderr)
+            self.assertEqual(text.stdout.count("not measured by llama-bench"), 1)
 
     def test_tokenize_there_and_back(self):
         tokens = self.json("tokenize", "-p", "ROMEO:\n But soft")["tokens"]

@@ -60,6 +60,11 @@ TEST(SynthTest, SameSeedGivesTheSameBytesWhateverTheThreads) {
   EXPECT_FALSE(one == ReadAll(options.path));
 }
 
+TEST(SynthTest, ShapesAndQuantsOfTheBenchmarksExist) {
+  EXPECT_THAT(SynthShapeNames(), testing::IsSupersetOf({"llama-3.1-8b", "llama-3.1-70b"}));
+  EXPECT_THAT(SynthQuantNames(), testing::IsSupersetOf({"Q4_K_M", "Q8_0", "F16"}));
+}
+
 TEST(SynthTest, UnknownNamesListTheKnownOnes) {
   SynthOptions options;
   options.shape = "llama-9";

@@ -70,7 +70,7 @@ class CudaBackend : public Backend {
       : model_(model), options_(options), device_(device), allocator_(std::move(allocator)), stream_(std::move(stream)),
         layout_(LayOutGpuActivations(model, options.max_pass_tokens, options.slots, options.context,
                                      options.last_stage)),
-        small_meta_(kSmallPassRows, kSmallPassRows),
+        small_meta_(kGpuSmallBatchTokens, kGpuSmallBatchTokens),
         large_meta_(options.max_pass_tokens, options.slots) {}
 
   ~CudaBackend() override {
@@ -236,7 +236,7 @@ absl::Status CudaBackend::BeginPass(const Pass& pass, absl::Span<const Attention
   // A pass without outputs was not waited for, and its metadata is about to be overwritten.
   MILLRACE_RETURN_IF_ERROR(stream().Wait(kPassTimeout));
   pass_ = &pass;
-  small_ = pass.tokens.size() <= kSmallPassRows;
+  small_ = pass.tokens.size() <= kGpuSmallBatchTokens;
   shape_ = WriteRows(pass, segments, positions, meta(), pinned_meta());
   // Contexts are told apart by powers of two only, so that a recorded pass serves many.
   context_bucket_ = 256;
@@ -318,7 +318,7 @@ absl::Status CudaBackend::Replay(const GraphKey& key, absl::FunctionRef<absl::St
 absl::Status CudaBackend::Matmul(const Activations& x, WeightsId weights, bool accumulate,
                                  FloatView out) {
   const auto* in = static_cast<const __half*>(x.data);
-  if (x.rows > kSmallPassRows) {
+  if (x.rows > kGpuSmallBatchTokens) {
     return prefill_->Multiply(weights.value, in, x.rows, x.stride, accumulate, out.data, out.stride,
                               stream());
   }
@@ -336,7 +336,7 @@ absl::Status CudaBackend::GatedMatmul(const Activations& x, WeightsId weights, F
   const PlacedGroup& group = groups_[static_cast<size_t>(weights.value)];
   const WeightTiles& first = group.runs[0].tiles;
   auto* to = static_cast<__half*>(out.data);
-  if (x.rows <= kSmallPassRows && first.dtype == group.runs.back().tiles.dtype) {
+  if (x.rows <= kGpuSmallBatchTokens && first.dtype == group.runs.back().tiles.dtype) {
     // Gate and up one after the other in one run, or a run each.
     WeightTiles gate = first, up = group.runs.back().tiles;
     gate.rows = group.part_rows[0];

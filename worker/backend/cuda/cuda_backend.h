@@ -6,9 +6,6 @@
 
 namespace millrace {
 
-// Bytes that a tensor takes on a GPU; `lookup`: as the embedding table, which stays as in the file.
-Bytes CudaPlacedBytes(const TensorSpec& spec, bool lookup);
-
 // InvalidArgument: no such GPU. Unimplemented: this build has no CUDA, or the model's shapes are not
 // run by it. ResourceExhausted: the budget or the device is short of memory, sizes named.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const ModelSpec& model,

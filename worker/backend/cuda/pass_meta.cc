@@ -44,7 +44,7 @@ PassShape WriteRows(const Pass& pass, absl::Span<const AttentionSegment> segment
   int32_t* single = At<int32_t>(to, layout.single_positions);
   std::vector<AttentionSegment> tiled;
   for (const AttentionSegment& s : segments) {
-    const bool together = shape.rows > kSmallPassRows && s.rows >= kLeastTiledRows;
+    const bool together = shape.rows > kGpuSmallBatchTokens && s.rows >= kLeastTiledRows;
     if (together) tiled.push_back(s);
     for (int64_t r = s.first_row; r < s.first_row + s.rows; ++r) {
       slots[r] = s.slot;

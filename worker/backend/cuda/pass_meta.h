@@ -12,12 +12,11 @@
 #include "kernels/attention_cuda.h"
 #include "kernels/pass_rows.h"
 #include "kernels/sample_cuda.h"
+#include "worker/backend/cuda/gpu_memory.h"
 #include "worker/pass.h"
 
 namespace millrace {
 
-// Rows of logits held at a time on a GPU.
-inline constexpr int kMaxGpuHeadRows = 64;
 // Token ids of all repetition windows of a pass that the device takes.
 inline constexpr int kMaxRecentTokens = 8192;
 
@@ -35,9 +34,6 @@ struct PassMetaLayout {
   size_t tile_capacity = 0;
   size_t bytes = 0;
 };
-
-// Passes of up to this many rows multiply with the weights as they are and attend row by row.
-inline constexpr int kSmallPassRows = 64;
 
 // What of a pass decides which kernels run.
 struct PassShape {

@@ -1,0 +1,54 @@
+// GPUs as the probe sees them. Builds without CUDA have none and say so.
+#ifndef MILLRACE_WORKER_PROBE_CUDA_H_
+#define MILLRACE_WORKER_PROBE_CUDA_H_
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "proto/bytes.h"
+
+namespace millrace {
+
+// Kept free beside the context for what CUDA takes later: kernels and modules are loaded when first
+// used, cuBLAS brings its own. Part of a GPU's overhead, so that the ledger is an upper bound.
+inline constexpr Bytes kCudaLibraryReserve = 600_MiB;
+// Left to others when a GPU's budget is not given.
+inline constexpr Bytes kGpuHeadroom = 256_MiB;
+
+struct GpuList {
+  std::vector<std::string> names;  // by hardware index
+  std::string reason;              // why there are none
+};
+
+struct GpuReport {
+  std::string name;  // "NVIDIA H200"
+  Bytes total;
+  Bytes free;      // before this process took its context: what a budget may count on
+  Bytes overhead;  // context and kCudaLibraryReserve, upper bound
+  Bandwidth memory_bandwidth;
+  Bandwidth h2d_bandwidth;
+  double prefill_flops = 0;
+};
+
+// Where the probe learns about GPUs: the CUDA runtime, or a test.
+struct GpuSource {
+  std::function<GpuList()> list;  // opens no context
+  std::function<absl::StatusOr<GpuReport>(int index)> probe;
+  // Sustained flops of large matrix products on that GPU, measured; replaces the report's estimate.
+  // May be empty.
+  std::function<absl::StatusOr<double>(int index)> measure_prefill_flops;
+};
+
+// This machine's, through CUDA. Without CUDA in the build: an empty list with that reason, and
+// Unimplemented from `probe`.
+GpuSource CudaGpus();
+
+// ESTIMATE, until the matrix engine measures: 70% of what the tensor cores of that compute
+// capability can do with dense f16 and f32 accumulation. `sm`: 90 for 9.0.
+double EstimatedPrefillFlops(int sm, int multiprocessors, double clock_hz);
+
+}  // namespace millrace
+
+#endif  // MILLRACE_WORKER_PROBE_CUDA_H_
