@@ -1,5 +1,5 @@
-// Every transient buffer of a GPU stage, laid out once: the planner's numbers and the CUDA
-// backend's allocation come from here. Pure: no CUDA.
+// Every transient buffer of a GPU stage, laid out once: the planner's numbers and the CUDA backend's
+// allocation come from here. Pure: no CUDA.
 #ifndef MILLRACE_WORKER_BACKEND_CUDA_GPU_MEMORY_H_
 #define MILLRACE_WORKER_BACKEND_CUDA_GPU_MEMORY_H_
 
@@ -15,7 +15,7 @@ namespace millrace {
 inline constexpr int kGpuSmallBatchTokens = 64;
 
 // Offsets in bytes from the start of the arena, 256-byte aligned; n = max_pass_tokens. An attention
-// half and a feed-forward half never run at once: qkv, q, mixed share bytes with gate_up, act.
+// half and a feed-forward half never run at once: qkv, q, mixed share their bytes with gate_up, act.
 struct GpuActivationLayout {
   size_t hidden = 0;   // [n, d_model] f32: the residual stream
   size_t normed = 0;   // [n, d_model] f16
@@ -25,8 +25,8 @@ struct GpuActivationLayout {
   size_t mixed = 0;    // [n, heads * head_dim] f16: attention's output
   size_t gate_up = 0;  // [n, 2 d_ff] f32
   size_t act = 0;      // [n, d_ff] f16
-  // Two buffers, each for the largest fused matrix as f16; none where n <= kGpuSmallBatchTokens.
-  // The head is not among them: its at most kMaxLogitRows rows never dequantise.
+  // Two buffers, each for the largest fused matrix as f16; none where n <= kGpuSmallBatchTokens. The
+  // head is not among them: its at most kMaxLogitRows rows never dequantise.
   size_t dequantized[2] = {0, 0};
   size_t dequantized_bytes = 0;  // of each
   size_t cublas = 0, cublas_bytes = 0;        // workspace of the matrix library
