@@ -15,8 +15,8 @@ namespace millrace {
 // CPU reads it faster than the link copies it.
 inline constexpr int kHostRouteMaxTokens = 32;
 
-// Decode on a GPU: the share of its measured read bandwidth that the matrix kernels reach, and what a
-// half layer costs beside its bytes (launches, norms, the attention's latency). Defaults from first
+// Decode on a GPU: the share of its measured read bandwidth that the matrix kernels reach, and what
+// a half layer costs beside its bytes (launches, norms, the attention's latency). Defaults from first
 // measurements, to be replaced by figures of the probe.
 inline constexpr double kGpuDecodeEfficiency = 0.75;
 inline constexpr double kGpuHalfLayerSeconds = 6e-6;

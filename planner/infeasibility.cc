@@ -174,8 +174,8 @@ std::string Summary(const PlacementProblem& problem, const Infeasibility& result
   if (any_gpu && !problem.gpu_host_homes) {
     absl::StrAppend(&text,
                     "; weights of a GPU stage in host memory are not supported yet: raise the "
-                    "budget, add devices (--devices gpu0,gpu1 or gpu0,cpu), lower --ctx or --slots, "
-                    "or plan with --devices cpu");
+                    "budget, add devices (--devices gpu0,gpu1 or gpu0,cpu), lower --ctx or "
+                    "--slots, or plan with --devices cpu");
   }
   return text;
 }

@@ -36,8 +36,8 @@ class MemoryBudget {
                    const std::vector<bool>& host_home) const;
 
   // Weights of block b within a stage of that kind which begins at `first`. In host memory: as in
-  // the file, and a tied output beside the embedding costs only its norm. On a GPU: as laid out there
-  // (proto/device_layout.h); nothing is shared, for the table and the head have different layouts.
+  // the file, and a tied output beside the embedding costs only its norm. On a GPU: as laid out
+  // there (proto/device_layout.h); nothing is shared, for table and head have different layouts.
   Bytes BlockWeights(DeviceKind kind, int block, int first,
                      const std::vector<bool>& host_home) const;
 

@@ -34,8 +34,8 @@ struct SolveResult {
 };
 
 // InvalidArgument when the problem itself is malformed (no hosts, a pin that names nothing, a
-// context of zero): the message names the field. Unimplemented: a pin to the host where there are only
-// GPUs and no gpu_host_homes. Every plan has passed ValidatePlan; Internal is our
+// context of zero): the message names the field. Unimplemented: a pin to the host where there are
+// only GPUs and no gpu_host_homes. Every plan has passed ValidatePlan; Internal is our
 // own bug. Thread-safe: pure.
 absl::StatusOr<SolveResult> Solve(const PlacementProblem& problem);
 

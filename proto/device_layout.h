@@ -1,5 +1,6 @@
 // How many bytes weights take on a GPU, where matrices are kept in tiles of 16 rows (see
-// kernels/weight_tiles.h), the embedding table as in the file, vectors as f32. The planner counts with it, the CUDA backend allocates with it.
+// kernels/weight_tiles.h), the embedding table as in the file, vectors as f32. The planner counts
+// with it, the CUDA backend allocates with it.
 #ifndef MILLRACE_PROTO_DEVICE_LAYOUT_H_
 #define MILLRACE_PROTO_DEVICE_LAYOUT_H_
 

@@ -140,7 +140,8 @@ absl::StatusOr<std::vector<BenchRow>> Measure(const Runtime& runtime, const Mode
 absl::StatusOr<HostSpec> ProbeDevicesOf(const PlacementPlan& plan, int threads) {
   std::vector<absl::string_view> names;  // "gpu0#1" is one more "gpu0"
   for (const Stage& stage : plan.stages) {
-    names.push_back(absl::string_view(stage.device.value()).substr(0, stage.device.value().find('#')));
+    const absl::string_view id = stage.device.value();
+    names.push_back(id.substr(0, id.find('#')));
   }
   std::sort(names.begin(), names.end());
   ProbeOptions options;
@@ -301,8 +302,8 @@ void AddBenchCommand(CLI::App& app, Command& chosen) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   sub->add_option("--peer-llama-bench", flags->peer,
-                  "run this llama-bench on the same file, too: with the same threads, or all layers "
-                  "on GPUs where the plan has them there");
+                  "run this llama-bench on the same file, too: with the same threads, or all "
+                  "layers on GPUs where the plan has them there");
   sub->add_flag("--json", flags->json, "print one JSON object");
   sub->callback([flags, &chosen] { chosen = [flags] { return RunBench(*flags); }; });
 }

@@ -17,8 +17,8 @@ struct PeerResult {
   double tokens_per_second = 0;
 };
 
-// The array that `llama-bench -o json` prints. DataLoss names the field that is missing; a llama-bench
-// that knows no depth leaves n_depth out.
+// The array that `llama-bench -o json` prints. DataLoss names the field that is missing; a
+// llama-bench that knows no depth leaves n_depth out.
 absl::StatusOr<std::vector<PeerResult>> ParseLlamaBench(absl::string_view json);
 
 struct PeerRequest {

@@ -20,9 +20,9 @@ struct DeviceOption {
   std::optional<Bytes> budget;  // nothing: the host's budget, or what is free on a GPU
 };
 
-// "cpu", "cpu:64MiB,cpu:32MiB", "gpu0:20GiB,gpu0:20GiB,cpu". Hardware that is named again is one more
-// logical device with a budget of its own. "auto" gives an empty list: AutoDevices, once it is known
-// what there is. InvalidArgument quotes the part that is wrong.
+// "cpu", "cpu:64MiB,cpu:32MiB", "gpu0:20GiB,gpu0:20GiB,cpu". Hardware that is named again is one
+// more logical device with a budget of its own. "auto" gives an empty list: AutoDevices, once it is
+// known what there is. InvalidArgument quotes the part that is wrong.
 absl::StatusOr<std::vector<DeviceOption>> ParseDevices(absl::string_view text);
 
 // All `gpus` GPUs if there are any, else the CPU.

@@ -22,13 +22,13 @@ struct ProbeOptions {
   GpuSource gpus = CudaGpus();
 };
 
-// The address is left empty. The first CPU device's overhead is what this process has taken when the
-// probe is done; whoever starts threads and servers later measures it again (ResidentBytes). The
-// first logical device of a GPU carries what CUDA takes there. A GPU device without a budget gets its
-// share of what is free, less kGpuHeadroom and the budgets given to others on the same hardware.
-// InvalidArgument names the flag: a budget above the memory there is or below what the process itself
-// takes, a GPU that is not there (the message lists what there is, or says why nothing: no driver, a
-// build without CUDA).
+// The address is left empty. The first CPU device's overhead is what this process has taken when
+// the probe is done; whoever starts threads and servers later measures it again (ResidentBytes). The
+// first logical device of a GPU carries what CUDA takes there. A GPU device without a budget gets
+// its share of what is free, less kGpuHeadroom and the budgets given to others on the same hardware.
+// InvalidArgument names the flag: a budget above the memory there is or below what the process
+// itself takes, a GPU that is not there (the message lists what there is, or says why nothing: no
+// driver, a build without CUDA).
 absl::StatusOr<HostSpec> ProbeHost(const ProbeOptions& options);
 
 // Sets what the process takes by itself, on the device that carries it; no CPU device, no change.

@@ -49,7 +49,8 @@ void AddFlags(CLI::App& app, WorkerFlags& flags) {
   app.add_option("--host-memory", flags.host_memory,
                  "memory this worker may use in all, its own process included, e.g. 48MiB "
                  "[what is available at start]");
-  app.add_option("--devices", flags.devices, "auto (all GPUs, or the CPU), or cpu, gpu0, gpu1, each with :BUDGET if wanted; the "
+  app.add_option("--devices", flags.devices,
+                 "auto (all GPUs, or the CPU), or cpu, gpu0, gpu1, each with :BUDGET if wanted; the "
                  "same one again is a further device on the same hardware")
       ->capture_default_str();
   app.add_option("--threads", flags.threads, "CPU threads; 0: all that this process may use")

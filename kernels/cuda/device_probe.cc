@@ -125,7 +125,7 @@ DeviceNames ListDeviceNames() {
   int count = 0;
   if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess) {
     (void)cudaGetLastError();
-    list.reason = absl::StrCat("CUDA: ", cudaGetErrorString(error));  // for people: no call, no line
+    list.reason = absl::StrCat("CUDA: ", cudaGetErrorString(error));  // for people: no line
     return list;
   }
   if (count == 0) list.reason = "the CUDA driver lists no device";

@@ -36,8 +36,8 @@ absl::StatusOr<DeviceProbe> ProbeDevice(int index);
 // What the context takes. `before` and `after`: what the driver's management library counted as
 // free before and after the context was made, Bytes(-1) where it is not there. Their difference is
 // the context if no other process allocated in between; it is believed when it is at least 64 MiB
-// (a context that this process had before makes no difference). Otherwise total - free, which counts
-// other processes too, but no more than what a context has been seen to take.
+// (a context that this process had before makes no difference). Otherwise total - free, which
+// counts other processes too, but no more than what a context has been seen to take.
 Bytes ContextBytes(Bytes before, Bytes after, Bytes total, Bytes free);
 
 }  // namespace millrace::cuda
