@@ -29,8 +29,8 @@ MemoryBudget::MemoryBudget(const PlacementProblem& problem)
   for (const Block& b : blocks_) {
     Bytes kv;
     if (b.kind == BlockKind::kAttention) {
-      kv = KvBytesPerToken(problem.model.layers[b.layer], problem.kv_type) * problem.context *
-           problem.slots;
+      kv = KvCacheBytes(problem.model.layers[b.layer], problem.kv_type, problem.context,
+                        problem.slots);
     }
     kv_.push_back(kv);
     gpu_weights_.push_back(GpuWeights(problem.model, b));

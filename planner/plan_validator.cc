@@ -104,14 +104,15 @@ int64_t UpTo(int64_t value, int64_t multiple) {
 }
 
 // A tensor on a GPU: vectors as f32, the looked-up table as in the file, other matrices in tiles of
-// 16 rows by one K block or 32 columns; every one from a multiple of 256 bytes on.
+// 16 rows by one K block or 64 columns, F32 as two bytes a value; every one from a multiple of 256 bytes on.
 int64_t OnGpu(const TensorSpec& t, bool table) {
   const DTypeInfo& type = Info(t.dtype);
   if (t.shape.size() != 2) return UpTo(t.shape.back() * 4, 256);
   if (table) return UpTo(t.size.count(), 256);
-  const int64_t wide = type.block_elements == 256 ? 256 : 32;
+  const int64_t wide = type.block_elements == 256 ? 256 : 64;
   const int64_t tiles = UpTo(t.shape[0], 16) / 16 * (UpTo(t.shape[1], wide) / wide);
-  return UpTo(tiles * 16 * (wide / type.block_elements) * type.block_bytes, 256);
+  const int64_t block_bytes = t.dtype == DType::kF32 ? 2 : type.block_bytes;
+  return UpTo(tiles * 16 * (wide / type.block_elements) * block_bytes, 256);
 }
 
 int BlockOf(const TensorSpec& t, int last) {
@@ -162,7 +163,7 @@ int64_t CacheBytes(const PlacementProblem& problem, int block) {
   const LayerSpec& l = problem.model.layers[block / 2];
   const DTypeInfo& kv = Info(problem.kv_type);
   const int64_t row = static_cast<int64_t>(l.head_dim) / kv.block_elements * kv.block_bytes;
-  return 2 * row * l.kv_heads * problem.context * problem.slots;
+  return 2 * UpTo(row * l.kv_heads * problem.context * problem.slots, 256);
 }
 
 // Bytes by memory as the blocks ask for them.

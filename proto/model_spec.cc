@@ -81,4 +81,9 @@ Bytes KvBytesPerToken(const LayerSpec& layer, DType kv_type) {
   return 2 * layer.kv_heads * RowBytes(kv_type, layer.head_dim);
 }
 
+Bytes KvCacheBytes(const LayerSpec& layer, DType kv_type, int context, int slots) {
+  const int64_t half = (KvBytesPerToken(layer, kv_type) * context * slots).count() / 2;
+  return Bytes(2 * ((half + 255) / 256 * 256));
+}
+
 }  // namespace millrace

@@ -116,6 +116,10 @@ std::string BlockName(const Block& block);
 // Bytes that one token of one sequence takes in the K and V caches of one layer.
 Bytes KvBytesPerToken(const LayerSpec& layer, DType kv_type);
 
+// Bytes of one layer's K and V caches for `slots` sequences of `context` tokens, each of the two
+// rounded up to 256 bytes so that the next one begins aligned.
+Bytes KvCacheBytes(const LayerSpec& layer, DType kv_type, int context, int slots);
+
 }  // namespace millrace
 
 #endif  // MILLRACE_PROTO_MODEL_SPEC_H_

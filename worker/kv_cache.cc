@@ -26,15 +26,14 @@ absl::StatusOr<KvCache> KvCache::Create(Backend& backend, const ModelSpec& model
                        info.block_elements, ", layer ", layer, " has ", l.head_dim,
                        ": use f16, bf16 or f32"));
     }
-    total += KvBytesPerToken(l, shape.dtype) * shape.context * shape.slots;
+    total += KvCacheBytes(l, shape.dtype, shape.context, shape.slots);
   }
   if (total == Bytes(0)) return cache;
   MILLRACE_ASSIGN_OR_RETURN(cache.memory_, backend.Allocate(total, "KV cache"));
   std::byte* at = cache.memory_->data();
   for (int layer : layers) {
     const LayerSpec& l = model.layers[layer];
-    const int64_t half =
-        (KvBytesPerToken(l, shape.dtype) * shape.context * shape.slots).count() / 2;
+    const int64_t half = KvCacheBytes(l, shape.dtype, shape.context, shape.slots).count() / 2;
     cache.views_[layer] = {at,          at + half,  shape.dtype, shape.slots, shape.context,
                            l.kv_heads, l.head_dim};
     at += 2 * half;

@@ -158,7 +158,7 @@ TEST(SolverTest, SixteenDevicesAndEightyLayersInUnderASecond) {
   PlacementProblem p = BaseProblem(TestModel(80, false, rng, false));
   Bytes total = p.model.weight_bytes();
   for (const LayerSpec& l : p.model.layers) {
-    total += KvBytesPerToken(l, p.kv_type) * p.context * p.slots;
+    total += KvCacheBytes(l, p.kv_type, p.context, p.slots);
   }
   const Bytes share(total.count() / 13);
   for (int i = 0; i < 16; ++i) p.cluster.hosts.push_back(CpuHost("w" + std::to_string(i), share, 20));
