@@ -251,7 +251,9 @@ absl::Status LaunchSmallMatmul(const SmallMatmulParams& p, StreamView stream) {
 template <DType T, bool kSwiGlu>
 absl::Status RunSmallMatmul(const SmallMatmulParams& p, StreamView stream) {
   if (p.n == 1) {
-    return LaunchSmallMatmul<T, SmallMatmulShape<kSwiGlu ? 2 : 1, 1, true, kSwiGlu>>(p, stream);
+    // F16 needs little arithmetic and the most bytes under way.
+    constexpr int kTiles = kSwiGlu || T == DType::kF16 ? 2 : 1;
+    return LaunchSmallMatmul<T, SmallMatmulShape<kTiles, 1, true, kSwiGlu>>(p, stream);
   }
   if (p.n <= 8) return LaunchSmallMatmul<T, SmallMatmulShape<2, 1, false, kSwiGlu>>(p, stream);
   if (p.n <= 16) return LaunchSmallMatmul<T, SmallMatmulShape<2, 2, false, kSwiGlu>>(p, stream);

@@ -76,8 +76,13 @@ class JsonTest(unittest.TestCase):
             self.assertIn("context", refused.stderr)
 
     def test_plan_over_imagined_workers_splits(self):
-        out = self.json("plan", "--ctx", 256, "--workers", "w0=40MiB,w1=40MiB")
-        self.assertLessEqual({s["worker"] for s in out["stages"]}, {"w0", "w1"})
+        # Each worker has room for its process and half of what the rest takes, and a little.
+        whole = self.json("plan", "--ctx", 256, "--devices", "cpu")
+        sizes = {e["purpose"]: int(e["bytes"]) for e in whole["ledger"]}
+        overhead = sizes.pop("PURPOSE_OVERHEAD")
+        size = overhead + int(0.93 * sum(sizes.values()))
+        out = self.json("plan", "--ctx", 256, "--workers", f"w0={size}B,w1={size}B")
+        self.assertEqual({s["worker"] for s in out["stages"]}, {"w0", "w1"})
 
     def test_does_not_fit(self):
         result = millrace("plan", "--workers", "w0=1MiB", "--json")

@@ -1,0 +1,197 @@
+// The CUDA backend under the engine, against the CPU backend on the same weights. Needs a GPU; the
+// quantised files are looked for in ../shared/models.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <random>
+#include <thread>
+
+#include "kernels/cuda/device.h"
+#include "tests/fakes/plans.h"
+#include "worker/engine.h"
+
+namespace millrace {
+namespace {
+
+struct Arrangement {
+  std::vector<int> cuts;
+  std::vector<std::string> devices = {"gpu0"};  // one per stage
+  DType kv = DType::kF16;
+  int max_pass_tokens = 512;
+  int slots = 1;
+};
+
+absl::StatusOr<std::unique_ptr<Engine>> TryEngine(const std::shared_ptr<const Model>& model,
+                                                  const Arrangement& setup, Bytes budget = Bytes(0)) {
+  PlacementPlan plan = PlanWithCuts(model->spec(), setup.cuts, 512, setup.slots, setup.kv,
+                                    setup.max_pass_tokens);
+  for (size_t i = 0; i < plan.stages.size(); ++i) {
+    Stage& stage = plan.stages[i];
+    stage.device = DeviceId(setup.devices[i]);
+    stage.device_kind = setup.devices[i] == "cpu" ? DeviceKind::kCpu : DeviceKind::kGpu;
+    if (budget > Bytes(0)) plan.totals.push_back({stage.worker, setup.devices[i], budget, budget});
+  }
+  StageOptions options;
+  options.threads = 2;
+  auto first = CreateLocalStages(model, plan, options);
+  if (!first.ok()) return first.status();
+  EngineOptions engine;
+  engine.context = 512;
+  engine.slots = setup.slots;
+  engine.max_pass_tokens = setup.max_pass_tokens;
+  return Engine::Create(model, *std::move(first), engine);
+}
+
+std::unique_ptr<Engine> MakeEngine(const std::shared_ptr<const Model>& model, const Arrangement& setup) {
+  auto engine = TryEngine(model, setup);
+  EXPECT_TRUE(engine.ok()) << engine.status();
+  return *std::move(engine);
+}
+
+std::vector<TokenId> RandomTokens(int n, int64_t vocab, uint64_t seed) {
+  std::mt19937_64 rng(seed);
+  std::vector<TokenId> tokens;
+  for (int i = 0; i < n; ++i) tokens.push_back(static_cast<TokenId>(rng() % static_cast<uint64_t>(vocab)));
+  return tokens;
+}
+
+std::vector<double> LogSoftmax(const std::vector<float>& logits) {
+  const double peak = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (float v : logits) sum += std::exp(v - peak);
+  std::vector<double> out;
+  for (float v : logits) out.push_back(v - peak - std::log(sum));
+  return out;
+}
+
+double Divergence(const std::vector<float>& p, const std::vector<float>& q) {
+  const std::vector<double> a = LogSoftmax(p), b = LogSoftmax(q);
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += std::exp(a[i]) * (a[i] - b[i]);
+  return sum;
+}
+
+float LargestDifference(const std::vector<float>& a, const std::vector<float>& b) {
+  float worst = a.size() == b.size() ? 0.0f : 1e9f;
+  for (size_t i = 0; i < a.size() && i < b.size(); ++i) worst = std::max(worst, std::abs(a[i] - b[i]));
+  return worst;
+}
+
+class CudaBackendTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const cuda::DeviceList list = cuda::ListDevices();
+    if (list.devices.empty()) GTEST_SKIP() << "no GPU: " << list.reason;
+    model_ = *Model::Open("");
+  }
+
+  void ExpectLogitsOfCpu(const Arrangement& setup, float tolerance) {
+    const auto gpu = MakeEngine(model_, setup);
+    const auto cpu = MakeEngine(model_, {{}, {"cpu"}, setup.kv});
+    for (int n : {1, 2, 17, 64, 65, 130, 500}) {
+      const auto tokens = RandomTokens(n, model_->spec().vocab, static_cast<uint64_t>(n));
+      const auto a = gpu->Logits(tokens), b = cpu->Logits(tokens);
+      ASSERT_TRUE(a.ok() && b.ok()) << a.status() << b.status();
+      EXPECT_LT(LargestDifference(*a, *b), tolerance) << n << " tokens";
+    }
+  }
+
+  std::vector<TokenId> Greedy(Engine& engine, const std::vector<TokenId>& prompt, int n) {
+    GenerateRequest request;
+    request.tokens = prompt;
+    request.max_tokens = n;
+    request.sampling.temperature = 0;
+    request.ignore_end_of_generation = true;
+    const auto summary = engine.Generate(request, nullptr);
+    EXPECT_TRUE(summary.ok()) << summary.status();
+    return summary.ok() ? summary->tokens : std::vector<TokenId>();
+  }
+
+  std::shared_ptr<const Model> model_;
+};
+
+TEST_F(CudaBackendTest, LogitsOfEveryPassSizeAndCacheType) {
+  ExpectLogitsOfCpu({{}, {"gpu0"}, DType::kF32}, 0.02f);
+  ExpectLogitsOfCpu({{}, {"gpu0"}, DType::kF16}, 0.02f);
+  ExpectLogitsOfCpu({{}, {"gpu0"}, DType::kBF16}, 0.3f);
+  ExpectLogitsOfCpu({{}, {"gpu0"}, DType::kQ8_0}, 0.3f);
+}
+
+TEST_F(CudaBackendTest, ChunksAndStagesOnSeveralDevices) {
+  ExpectLogitsOfCpu({{}, {"gpu0"}, DType::kF16, 7}, 0.02f);
+  ExpectLogitsOfCpu({{}, {"gpu0"}, DType::kF16, 100}, 0.02f);
+  ExpectLogitsOfCpu({{9}, {"gpu0", "gpu0#1"}, DType::kF16}, 0.02f);
+  ExpectLogitsOfCpu({{6, 11}, {"gpu0", "cpu", "gpu0#1"}, DType::kF16}, 0.02f);
+  ExpectLogitsOfCpu({{4}, {"cpu", "gpu0"}, DType::kF16}, 0.02f);
+}
+
+TEST_F(CudaBackendTest, SequencesTogetherGiveTheSameTokensAsAlone) {
+  const auto alone = MakeEngine(model_, {});
+  const auto together = MakeEngine(model_, {{}, {"gpu0"}, DType::kF16, 96, 5});
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 12; ++i) {
+    const auto prompt = RandomTokens(3 + 19 * i, model_->spec().vocab, static_cast<uint64_t>(i));
+    const std::vector<TokenId> expected = Greedy(*alone, prompt, 40);
+    clients.emplace_back([this, &together, prompt, expected] {
+      // Rounding differs with the batch's size, so a tie may fall otherwise late in the text.
+      const std::vector<TokenId> got = Greedy(*together, prompt, 40);
+      ASSERT_EQ(got.size(), expected.size());
+      EXPECT_TRUE(std::equal(got.begin(), got.begin() + 8, expected.begin()));
+    });
+  }
+  for (std::thread& t : clients) t.join();
+}
+
+TEST_F(CudaBackendTest, LogProbabilitiesOfManyRows) {
+  const auto tokens = RandomTokens(300, model_->spec().vocab, 3);
+  const auto a = MakeEngine(model_, {})->LogProbs(tokens, 1);
+  const auto b = MakeEngine(model_, {{}, {"cpu"}})->LogProbs(tokens, 1);
+  ASSERT_TRUE(a.ok() && b.ok()) << a.status() << b.status();
+  EXPECT_LT(LargestDifference(*a, *b), 0.02f);
+}
+
+TEST_F(CudaBackendTest, SamplingOnTheDeviceIsRepeatable) {
+  const auto engine = MakeEngine(model_, {});
+  GenerateRequest request;
+  request.tokens = RandomTokens(9, model_->spec().vocab, 1);
+  request.max_tokens = 32;
+  request.ignore_end_of_generation = true;
+  request.sampling.seed = 7;
+  request.sampling.repetition_penalty = 1.2f;
+  for (int top_k : {0, 1, 40, 128, 1000}) {  // 0 and 1000 take the logits to the host
+    request.sampling.top_k = top_k;
+    const auto one = engine->Generate(request, nullptr), two = engine->Generate(request, nullptr);
+    ASSERT_TRUE(one.ok() && two.ok());
+    EXPECT_EQ(one->tokens, two->tokens) << top_k;
+  }
+}
+
+TEST_F(CudaBackendTest, BudgetIsRefusedAloud) {
+  const auto engine = TryEngine(model_, {}, 100_MiB);
+  ASSERT_FALSE(engine.ok());
+  EXPECT_EQ(engine.status().code(), absl::StatusCode::kResourceExhausted) << engine.status();
+}
+
+// Quantised by a tool that is not ours: the distribution is the CPU backend's.
+TEST_F(CudaBackendTest, QuantisedFilesDivergeLittleFromTheCpu) {
+  const std::filesystem::path folder = "../shared/models";
+  if (!std::filesystem::exists(folder)) GTEST_SKIP() << folder << " is not here";
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().extension() != ".gguf") continue;
+    const std::shared_ptr<const Model> model = *Model::Open(entry.path().string());
+    const auto gpu = MakeEngine(model, {}), cpu = MakeEngine(model, {{}, {"cpu"}});
+    double worst = 0;
+    for (int n : {4, 30, 64, 65, 200, 400}) {
+      const auto tokens = RandomTokens(n, model->spec().vocab, static_cast<uint64_t>(n));
+      const auto a = cpu->Logits(tokens), b = gpu->Logits(tokens);
+      ASSERT_TRUE(a.ok() && b.ok()) << a.status() << b.status();
+      worst = std::max(worst, Divergence(*a, *b));
+    }
+    std::printf("%s: largest KL divergence to the CPU %.2e\n", entry.path().filename().c_str(), worst);
+    EXPECT_LT(worst, 1e-4) << entry.path();
+  }
+}
+
+}  // namespace
+}  // namespace millrace
