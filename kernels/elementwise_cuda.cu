@@ -127,6 +127,31 @@ EmbedKernelType EmbedKernelOf(DType dtype) {
   return nullptr;
 }
 
+__device__ __forceinline__ __half2 SwiGluPair(__half2 gate, __half2 up) {
+  const float2 g = __half22float2(gate), u = __half22float2(up);
+  auto finite = [](float v) { return fminf(fmaxf(v, -65504.0f), 65504.0f); };
+  auto silu = [&](float v) { return finite(v) / (1.0f + __expf(-finite(v))); };
+  return __halves2half2(SaturatedHalf(silu(g.x) * finite(u.x)),
+                        SaturatedHalf(silu(g.y) * finite(u.y)));
+}
+
+// Eight values a thread.
+__global__ void __launch_bounds__(kThreads)
+    SwiGluOfHalvesKernel(const __half* gate_up, int64_t stride, int64_t d_ff, __half* out) {
+  LetNextStart();
+  WaitForPrevious();
+  const int64_t i = 8 * (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x);
+  if (i >= d_ff) return;
+  const __half* row = gate_up + blockIdx.y * stride + i;
+  uint4 gate = *reinterpret_cast<const uint4*>(row);
+  const uint4 up = *reinterpret_cast<const uint4*>(row + d_ff);
+  auto* g = reinterpret_cast<__half2*>(&gate);
+  const auto* u = reinterpret_cast<const __half2*>(&up);
+#pragma unroll
+  for (int j = 0; j < 4; ++j) g[j] = SwiGluPair(g[j], u[j]);
+  *reinterpret_cast<uint4*>(out + blockIdx.y * d_ff + i) = gate;
+}
+
 }  // namespace
 
 absl::Status SwiGluHalf(const float* gate_up, int64_t stride, int64_t n, int64_t d_ff, __half* out,
@@ -136,6 +161,17 @@ absl::Status SwiGluHalf(const float* gate_up, int64_t stride, int64_t n, int64_t
   const bool wide = FourWide(gate_up, stride, 4) && FourWide(out, d_ff, 2);
   return Launch(wide ? SwiGluKernel<4> : SwiGluKernel<1>, GridOf(n, d_ff, wide ? 4 : 1),
                 dim3(kThreads), 0, stream, gate_up, stride, d_ff, out);
+}
+
+absl::Status SwiGluOfHalves(const __half* gate_up, int64_t stride, int64_t n, int64_t d_ff,
+                            __half* out, StreamView stream) {
+  MILLRACE_CHECK(n >= 0 && n <= kMaxRows && d_ff > 0 && stride >= 2 * d_ff);
+  MILLRACE_CHECK(d_ff % 8 == 0 && stride % 8 == 0);
+  if (n == 0) return absl::OkStatus();
+  const int64_t blocks = (d_ff / 8 + kThreads - 1) / kThreads;
+  return Launch(SwiGluOfHalvesKernel,
+                dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(n)), dim3(kThreads), 0,
+                stream, gate_up, stride, d_ff, out);
 }
 
 absl::Status EmbedRows(const void* table, DType dtype, int64_t vocab, int64_t d,

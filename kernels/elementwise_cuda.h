@@ -20,6 +20,11 @@ namespace millrace::cuda {
 // gate_up: [n, 2 d_ff] f32, rows `stride` apart; out: [n, d_ff] f16, dense.
 absl::Status SwiGluHalf(const float* gate_up, int64_t stride, int64_t n, int64_t d_ff, __half* out,
                         StreamView stream);
+// The same of f16 products, infinite ones taken as the largest f16. d_ff, stride: multiples of 8;
+// gate_up, out: 16-byte aligned.
+absl::Status SwiGluOfHalves(const __half* gate_up, int64_t stride, int64_t n, int64_t d_ff,
+                            __half* out, StreamView stream);
+
 
 // out[r] = row tokens[r] of the table, as DequantizeRow gives it, bit for bit. table: [vocab, d] of
 // the file's blocks, any alignment, d a multiple of the block (CHECKed); tokens: [n], may be

@@ -47,7 +47,7 @@ absl::StatusOr<GemmEngine> GemmEngine::Create(int device, void* workspace, Bytes
 // cuBLASLt counts in columns: a row-major matrix is its transpose. So y^T [rows, n] = w x^T, with w
 // stored as [k, rows] and to be transposed, and x stored as [k, n].
 absl::StatusOr<GemmEngine::Plan> GemmEngine::MakePlan(const Shape& shape) const {
-  const auto [n, k, rows, ldx, ldw, ldy, align_x, align_w, align_y] = shape;
+  const auto [n, k, rows, ldx, ldw, ldy, align_x, align_w, align_y, y_bytes] = shape;
   Plan plan;
   cublasLtMatmulDesc_t product = nullptr;
   MILLRACE_LT_RETURN_IF_ERROR(cublasLtMatmulDescCreate(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F));
@@ -65,7 +65,7 @@ absl::StatusOr<GemmEngine::Plan> GemmEngine::MakePlan(const Shape& shape) const 
   };
   MILLRACE_RETURN_IF_ERROR(layout(CUDA_R_16F, k, rows, ldw, plan.w));
   MILLRACE_RETURN_IF_ERROR(layout(CUDA_R_16F, k, n, ldx, plan.x));
-  MILLRACE_RETURN_IF_ERROR(layout(CUDA_R_32F, rows, n, ldy, plan.y));
+  MILLRACE_RETURN_IF_ERROR(layout(y_bytes == 2 ? CUDA_R_16F : CUDA_R_32F, rows, n, ldy, plan.y));
   MILLRACE_RETURN_IF_ERROR(ChooseAlgorithm(shape, plan));
   return plan;
 }
@@ -107,14 +107,28 @@ absl::Status GemmEngine::ChooseAlgorithm(const Shape& shape, Plan& plan) const {
 }
 
 absl::Status GemmEngine::Gemm(const __half* x, int64_t n, int64_t k, int64_t ldx, const __half* w,
-                              int64_t rows, int64_t ldw, float alpha, float* y, int64_t ldy, bool accumulate,
-                              StreamView stream) {
+                              int64_t rows, int64_t ldw, float alpha, float* y, int64_t ldy,
+                              bool accumulate, StreamView stream) {
+  return Multiply({n, k, rows, ldx, ldw, ldy, Alignment(x), Alignment(w), Alignment(y), 4}, x, w,
+                  alpha, accumulate ? 1.0f : 0.0f, y, stream);
+}
+
+absl::Status GemmEngine::GemmHalf(const __half* x, int64_t n, int64_t k, int64_t ldx,
+                                  const __half* w, int64_t rows, int64_t ldw, float alpha,
+                                  __half* y, int64_t ldy, StreamView stream) {
+  return Multiply({n, k, rows, ldx, ldw, ldy, Alignment(x), Alignment(w), Alignment(y), 2}, x, w,
+                  alpha, 0.0f, y, stream);
+}
+
+absl::Status GemmEngine::Multiply(const Shape& shape, const __half* x, const __half* w, float alpha,
+                                  float beta, void* y, StreamView stream) {
+  const auto& [n, k, rows, ldx, ldw, ldy, align_x, align_w, align_y, y_bytes] = shape;
   MILLRACE_CHECK(n >= 0 && k > 0 && rows >= 0 && ldx >= k && ldw >= k && ldy >= rows);
   if (n == 0 || rows == 0) return absl::OkStatus();
-  const Shape shape = {n, k, rows, ldx, ldw, ldy, Alignment(x), Alignment(w), Alignment(y)};
-  auto name = [&] {
-    return absl::StrCat("product of [", n, ", ", k, "] rows ", ldx, " apart and [", rows, ", ", k,
-                        "] rows ", ldw, " apart into rows ", ldy, " apart");
+  auto name = [&shape] {
+    return absl::StrCat("product of [", shape[0], ", ", shape[1], "] rows ", shape[3],
+                        " apart and [", shape[2], ", ", shape[1], "] rows ", shape[4],
+                        " apart into rows ", shape[5], " apart");
   };
   auto found = plans_.find(shape);
   if (found == plans_.end()) {
@@ -124,7 +138,6 @@ absl::Status GemmEngine::Gemm(const __half* x, int64_t n, int64_t k, int64_t ldx
     found = plans_.emplace(shape, *std::move(plan)).first;
   }
   const Plan& plan = found->second;
-  const float beta = accumulate ? 1.0f : 0.0f;
   const absl::Status status = LtStatus(
       cublasLtMatmul(handle_.get(), plan.product.get(), &alpha, w, plan.w.get(), x, plan.x.get(),
                      &beta, y, plan.y.get(), y, plan.y.get(), &plan.algorithm, workspace_,

@@ -33,6 +33,10 @@ class GemmEngine {
   absl::Status Gemm(const __half* x, int64_t n, int64_t k, int64_t ldx, const __half* w,
                     int64_t rows, int64_t ldw, float alpha, float* y, int64_t ldy,
                     bool accumulate, StreamView stream);
+  // The same with the result rounded to f16; beyond its range infinite.
+  absl::Status GemmHalf(const __half* x, int64_t n, int64_t k, int64_t ldx, const __half* w,
+                        int64_t rows, int64_t ldw, float alpha, __half* y, int64_t ldy,
+                        StreamView stream);
 
  private:
   struct Destroy {
@@ -47,12 +51,15 @@ class GemmEngine {
     cublasLtMatmulAlgo_t algorithm;
     size_t workspace = 0;
   };
-  // n, k, rows, ldx, ldw, ldy and the alignments of x, w and y: all that the choice depends on.
-  using Shape = std::array<int64_t, 9>;
+  // n, k, rows, ldx, ldw, ldy, the alignments of x, w and y, and bytes per value of y: all that the
+  // choice depends on.
+  using Shape = std::array<int64_t, 10>;
 
   GemmEngine(cublasLtHandle_t handle, void* workspace, Bytes size)
       : handle_(handle), workspace_(workspace), size_(size) {}
   absl::StatusOr<Plan> MakePlan(const Shape& shape) const;
+  absl::Status Multiply(const Shape& shape, const __half* x, const __half* w, float alpha,
+                        float beta, void* y, StreamView stream);
   absl::Status ChooseAlgorithm(const Shape& shape, Plan& plan) const;
 
   std::unique_ptr<cublasLtContext, Destroy> handle_;

@@ -99,6 +99,34 @@ TEST_F(ElementwiseCudaTest, SwiGluHalfAgreesWithReference) {
   }
 }
 
+TEST_F(ElementwiseCudaTest, SwiGluOfHalvesAgreesWithReference) {
+  for (int64_t d_ff : {8, 248, 2048, 14336}) {
+    for (int64_t n : {1, 5, 40}) {
+      const int64_t stride = 2 * d_ff + 8;
+      std::vector<uint16_t> x;
+      for (float f : RandomFloats(static_cast<size_t>(n * stride), rng_, 4.0f)) {
+        x.push_back(FloatToHalf(f));
+      }
+      x[3] = 0x7c00;  // an infinite product counts as the largest f16
+      const auto dx = Upload(x);
+      const auto out = Poisoned<uint16_t>(static_cast<size_t>(n * d_ff));
+      ASSERT_TRUE(
+          cuda::SwiGluOfHalves(dx.as<__half>(), stride, n, d_ff, out.as<__half>(), stream()).ok());
+      auto value = [&](int64_t at) {
+        return std::min(65504.0, static_cast<double>(HalfToFloat(x[static_cast<size_t>(at)])));
+      };
+      std::vector<float> want;
+      for (int64_t r = 0; r < n; ++r) {
+        for (int64_t i = 0; i < d_ff; ++i) {
+          const double g = value(r * stride + i), u = value(r * stride + d_ff + i);
+          want.push_back(static_cast<float>(g / (1 + std::exp(-g)) * u));
+        }
+      }
+      ExpectHalves(Download(out), want, absl::StrCat("n ", n, " d_ff ", d_ff));
+    }
+  }
+}
+
 TEST_F(ElementwiseCudaTest, EmbedRowsEqualsDequantizeRowForEveryType) {
   constexpr int64_t kVocab = 37, kCols = 768;
   for (DType dtype : kAllDTypes) {

@@ -118,6 +118,12 @@ class CudaBackend : public Backend {
                            Meta<int32_t>(meta().tokens), out.rows, out.data, stream());
   }
   absl::Status RmsNorm(FloatView x, const float* weight, Activations out) override {
+    // A single row is normed by the products that read it.
+    to_norm_ = {};
+    if (x.rows == 1 && x.cols <= cuda::kMaxNormCols) {
+      to_norm_ = {x.data, weight, model_.norm_epsilon};
+      return absl::OkStatus();
+    }
     return cuda::RmsNormHalf(x.data, x.stride, nullptr, x.rows, x.cols, weight, model_.norm_epsilon,
                              static_cast<__half*>(out.data), stream());
   }
@@ -152,6 +158,9 @@ class CudaBackend : public Backend {
   }
   cuda::SampleResult* results() const { return static_cast<cuda::SampleResult*>(pinned_results_->data()); }
 
+  bool IsNormed(const Activations& x) const {
+    return to_norm_.weight != nullptr && x.data == At<void>(layout_.normed);
+  }
   absl::Status MakePrefill();
   absl::Status Issue(absl::FunctionRef<absl::Status()> ops);
   absl::Status Replay(const GraphKey& key, absl::FunctionRef<absl::Status()> ops);
@@ -181,6 +190,7 @@ class CudaBackend : public Backend {
   const Pass* pass_ = nullptr;
   PassShape shape_;
   bool small_ = false;
+  cuda::RowToNorm to_norm_;  // what `normed` would hold, while its weight is set
   int context_bucket_ = 0;
   bool hidden_given_ = false;
   bool outputs_written_ = false;  // the first outputs are in the pinned metadata already
@@ -322,10 +332,13 @@ absl::Status CudaBackend::Matmul(const Activations& x, WeightsId weights, bool a
     return prefill_->Multiply(weights.value, in, x.rows, x.stride, accumulate, out.data, out.stride,
                               stream());
   }
+  const bool norm = IsNormed(x);
   float* column = out.data;
   for (const WeightRun& run : groups_[static_cast<size_t>(weights.value)].runs) {
-    MILLRACE_RETURN_IF_ERROR(cuda::SmallMatmul(run.tiles, in, x.stride, static_cast<int>(x.rows), run.bias,
-                                               accumulate, column, out.stride, stream()));
+    MILLRACE_RETURN_IF_ERROR(
+        norm ? cuda::NormMatmul(run.tiles, to_norm_, run.bias, column, stream())
+             : cuda::SmallMatmul(run.tiles, in, x.stride, static_cast<int>(x.rows), run.bias,
+                                 accumulate, column, out.stride, stream()));
     column += run.tiles.rows;
   }
   return absl::OkStatus();
@@ -344,11 +357,20 @@ absl::Status CudaBackend::GatedMatmul(const Activations& x, WeightsId weights, F
       up.rows = group.part_rows[1];
       up.data += TiledBytes(gate.dtype, gate.rows, gate.cols).count();
     }
+    if (IsNormed(x)) return cuda::NormMatmulSwiGlu(gate, up, to_norm_, to, stream());
     return cuda::SmallMatmulSwiGlu(gate, up, static_cast<const __half*>(x.data), x.stride,
                                    static_cast<int>(x.rows), to, out.stride, stream());
   }
+  const int64_t d_ff = group.part_rows[0];
+  if (x.rows > kGpuSmallBatchTokens && d_ff % 8 == 0) {
+    auto* halves = reinterpret_cast<__half*>(gate_up.data);
+    MILLRACE_RETURN_IF_ERROR(prefill_->MultiplyToHalf(weights.value,
+                                                      static_cast<const __half*>(x.data), x.rows,
+                                                      x.stride, halves, 2 * d_ff, stream()));
+    return cuda::SwiGluOfHalves(halves, 2 * d_ff, x.rows, d_ff, to, stream());
+  }
   MILLRACE_RETURN_IF_ERROR(Matmul(x, weights, false, gate_up));
-  return cuda::SwiGluHalf(gate_up.data, gate_up.stride, x.rows, group.part_rows[0], to, stream());
+  return cuda::SwiGluHalf(gate_up.data, gate_up.stride, x.rows, d_ff, to, stream());
 }
 
 absl::Status CudaBackend::RopeAppend(FloatView qkv, const LayerSpec& layer, const float* q_norm,

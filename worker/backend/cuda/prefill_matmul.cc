@@ -37,43 +37,57 @@ absl::Status PrefillMatmul::Prepare(int index) {
   return buffer.ready.Record(side_.view());
 }
 
-absl::Status PrefillMatmul::Multiply(int index, const __half* x, int64_t n, int64_t ldx,
-                                     bool accumulate, float* out, int64_t ldo,
-                                     cuda::StreamView stream) {
-  MILLRACE_CHECK((*groups_)[static_cast<size_t>(index)].rows *
-                     (*groups_)[static_cast<size_t>(index)].cols <= capacity_);
+absl::Status PrefillMatmul::ForRuns(
+    int index, cuda::StreamView stream,
+    absl::FunctionRef<absl::Status(const __half*, int64_t, float, int64_t)> product) {
+  const PlacedGroup& group = (*groups_)[static_cast<size_t>(index)];
+  MILLRACE_CHECK(group.rows * group.cols <= capacity_);
   MILLRACE_RETURN_IF_ERROR(Prepare(index));
   Buffer& buffer = buffers_[static_cast<size_t>(index % 2)];
-  const PlacedGroup& group = (*groups_)[static_cast<size_t>(index)];
   MILLRACE_RETURN_IF_ERROR(buffer.ready.Block(stream));
-  // Runs of one multiplier are one product.
-  const __half* w = buffer.data;
-  for (size_t first = 0; first < group.runs.size();) {
-    size_t end = first;
+  int64_t row = 0;
+  for (size_t i = 0; i < group.runs.size();) {
     int64_t rows = 0;
-    const float multiplier = group.runs[first].tiles.multiplier;
-    while (end < group.runs.size() && group.runs[end].tiles.multiplier == multiplier) {
-      rows += group.runs[end++].tiles.rows;
+    const float multiplier = group.runs[i].tiles.multiplier;
+    while (i < group.runs.size() && group.runs[i].tiles.multiplier == multiplier) {
+      rows += group.runs[i++].tiles.rows;
     }
-    MILLRACE_RETURN_IF_ERROR(engine_.Gemm(x, n, group.cols, ldx, w, rows, group.cols, multiplier, out,
-                                          ldo, accumulate, stream));
-    float* column = out;
-    for (size_t i = first; i < end; ++i) {
-      const WeightRun& run = group.runs[i];
-      if (run.bias != nullptr) {
-        MILLRACE_RETURN_IF_ERROR(cuda::AddBias(column, ldo, n, run.tiles.rows, run.bias, stream));
-      }
-      column += run.tiles.rows;
-    }
-    w += rows * group.cols;
-    out += rows;
-    first = end;
+    MILLRACE_RETURN_IF_ERROR(product(buffer.data + row * group.cols, rows, multiplier, row));
+    row += rows;
   }
   MILLRACE_RETURN_IF_ERROR(buffer.free.Record(stream));
   const size_t next = static_cast<size_t>(index) + 1;
   const bool another =
       next < groups_->size() && (*groups_)[next].rows * (*groups_)[next].cols <= capacity_;
   return another ? Prepare(index + 1) : absl::OkStatus();
+}
+
+absl::Status PrefillMatmul::Multiply(int index, const __half* x, int64_t n, int64_t ldx,
+                                     bool accumulate, float* out, int64_t ldo,
+                                     cuda::StreamView stream) {
+  const PlacedGroup& group = (*groups_)[static_cast<size_t>(index)];
+  MILLRACE_RETURN_IF_ERROR(ForRuns(
+      index, stream, [&](const __half* w, int64_t rows, float multiplier, int64_t row) {
+        return engine_.Gemm(x, n, group.cols, ldx, w, rows, group.cols, multiplier, out + row, ldo,
+                            accumulate, stream);
+      }));
+  for (const WeightRun& run : group.runs) {
+    if (run.bias != nullptr) {
+      MILLRACE_RETURN_IF_ERROR(cuda::AddBias(out, ldo, n, run.tiles.rows, run.bias, stream));
+    }
+    out += run.tiles.rows;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PrefillMatmul::MultiplyToHalf(int index, const __half* x, int64_t n, int64_t ldx,
+                                           __half* out, int64_t ldo, cuda::StreamView stream) {
+  const PlacedGroup& group = (*groups_)[static_cast<size_t>(index)];
+  return ForRuns(index, stream,
+                 [&](const __half* w, int64_t rows, float multiplier, int64_t row) {
+                   return engine_.GemmHalf(x, n, group.cols, ldx, w, rows, group.cols, multiplier,
+                                           out + row, ldo, stream);
+                 });
 }
 
 }  // namespace millrace

@@ -6,6 +6,7 @@
 #include <array>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "kernels/cuda/cublas_lt.h"
 #include "kernels/cuda/event.h"
@@ -27,6 +28,9 @@ class PrefillMatmul {
   // meanwhile, if there is one and it fits.
   absl::Status Multiply(int index, const __half* x, int64_t n, int64_t ldx, bool accumulate,
                         float* out, int64_t ldo, cuda::StreamView stream);
+  // The same rounded to f16, of a group without biases.
+  absl::Status MultiplyToHalf(int index, const __half* x, int64_t n, int64_t ldx, __half* out,
+                              int64_t ldo, cuda::StreamView stream);
 
  private:
   struct Buffer {
@@ -39,6 +43,11 @@ class PrefillMatmul {
       : engine_(std::move(engine)), side_(std::move(side)), groups_(groups) {}
   // Queues the group's weights into the buffer that `index` uses.
   absl::Status Prepare(int index);
+  // Calls `product` (weights, rows, multiplier, first row) for each run of rows with one multiplier,
+  // between waiting for the weights and releasing them.
+  absl::Status ForRuns(
+      int index, cuda::StreamView stream,
+      absl::FunctionRef<absl::Status(const __half*, int64_t, float, int64_t)> product);
 
   cuda::GemmEngine engine_;
   cuda::Stream side_;
