@@ -37,34 +37,7 @@ SmallMatmulParams ParamsFor(const WeightTiles& w, const __half* x, int64_t ldx, 
   return p;
 }
 
-SmallMatmulParams ParamsFor(const WeightTiles& w, const RowToNorm& x) {
-  MILLRACE_CHECK(w.cols <= kMaxNormCols && w.cols % 4 == 0 && x.weight != nullptr);
-  SmallMatmulParams p = ParamsFor(w, nullptr, (w.cols + 7) / 8 * 8, 1);
-  p.hidden = x.hidden;
-  p.norm_weight = x.weight;
-  p.epsilon = x.epsilon;
-  return p;
-}
-
 }  // namespace
-
-absl::Status NormMatmul(const WeightTiles& w, const RowToNorm& x, const float* bias, float* y,
-                        StreamView stream) {
-  SmallMatmulParams p = ParamsFor(w, x);
-  p.bias = bias;
-  p.y = y;
-  return Dispatch(w.dtype, p, false, stream);
-}
-
-absl::Status NormMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const RowToNorm& x,
-                              __half* out, StreamView stream) {
-  MILLRACE_CHECK(gate.dtype == up.dtype && gate.rows == up.rows && gate.cols == up.cols);
-  SmallMatmulParams p = ParamsFor(gate, x);
-  p.up = up.data;
-  p.up_multiplier = up.multiplier;
-  p.out = out;
-  return Dispatch(gate.dtype, p, true, stream);
-}
 
 absl::Status SmallMatmul(const WeightTiles& w, const __half* x, int64_t ldx, int n, const float* bias,
                          bool accumulate, float* y, int64_t ldy, StreamView stream) {

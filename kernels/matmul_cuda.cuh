@@ -25,10 +25,6 @@ struct SmallMatmulParams {
   const __half* x = nullptr;
   int64_t ldx = 0;
   int n = 0;
-  // Shape::kNorm: the single activation row before its RMS norm, f32 [cols].
-  const float* hidden = nullptr;
-  const float* norm_weight = nullptr;
-  float epsilon = 0;
   float multiplier = 1, up_multiplier = 1;
   const float* bias = nullptr;
   bool accumulate = false;
@@ -37,15 +33,19 @@ struct SmallMatmulParams {
   int64_t ldy = 0;
 };
 
-// How the kernel is cut for a number of activation rows.
-template <int kTilesT, int kEightsT, bool kOneT, bool kSwiGluT, bool kNormT = false>
+// How the kernel is cut for a number of activation rows. SwiGLU: where a warp has one strip, half of
+// the warps take gate's and half up's; where it has several, the first half of them is gate's.
+template <int kTilesT, int kEightsT, bool kOneT, bool kSwiGluT>
 struct SmallMatmulShape {
-  static constexpr int kTiles = kTilesT;    // strips per block; SwiGLU: half of them gate, half up
+  static constexpr int kTiles = kTilesT;    // strips of a warp
   static constexpr int kEights = kEightsT;  // activation rows / 8
   static constexpr bool kOne = kOneT;       // a single activation row
   static constexpr bool kSwiGlu = kSwiGluT;
-  static constexpr bool kNorm = kNormT;  // of the single row, by every block for itself
   static constexpr int kWarps = 8;
+  static constexpr int kTeams = kSwiGlu && kTiles == 1 ? 2 : 1;  // of warps with different strips
+  static constexpr int kTeamWarps = kWarps / kTeams;             // share a strip's columns
+  // Strips of each matrix that a block finishes.
+  static constexpr int kBlockStrips = kSwiGlu && kTiles > 1 ? kTiles / 2 : kTiles;
   static constexpr int kColumns = kOne ? 1 : 8 * kEights;
 };
 
@@ -56,7 +56,7 @@ struct SmallMatmulTraits {
   static constexpr int kTilesPerStage = Codec::kTileBytes >= 1300 ? 1 : 2304 / Codec::kTileBytes;
   static constexpr int kTileStage = kTilesPerStage * Codec::kTileBytes;  // bytes of one strip
   static constexpr int kStageBytes = Shape::kTiles * kTileStage;
-  static constexpr int kStages = Shape::kTiles == 1 ? 3 : Shape::kTiles == 2 && !Shape::kNorm ? 3 : 2;
+  static constexpr int kStages = Shape::kTiles == 1 ? 3 : Shape::kTiles == 2 ? 3 : 2;
   static constexpr int kRing = Shape::kWarps * kStages * kStageBytes;
   static constexpr int kReduce = Shape::kWarps * Shape::kTiles * 16 * Shape::kColumns * 4;
   static constexpr int kShared = kRing > kReduce ? kRing : kReduce;
@@ -68,18 +68,16 @@ class SmallMatmulWarp {
   using Traits = SmallMatmulTraits<T, Shape>;
   using Codec = TileCodec<T>;
 
-  // `row`: Shape::kNorm: the row that NormRow makes, in shared memory.
-  __device__ SmallMatmulWarp(const SmallMatmulParams& p, uint8_t* shared, uint64_t* barriers,
-                             const __half* row)
-      : p_(p), row_(row), lane_(threadIdx.x % 32), warp_(threadIdx.x / 32),
-        ring_(shared + warp_ * Traits::kStages * Traits::kStageBytes),
-        copy_(barriers + warp_ * Traits::kStages, lane_) {
+  __device__ SmallMatmulWarp(const SmallMatmulParams& p, uint8_t* shared, uint64_t* barriers)
+      : p_(p), lane_(threadIdx.x % 32), warp_(threadIdx.x / 32 % Shape::kTeamWarps),
+        ring_(shared + threadIdx.x / 32 * Traits::kStages * Traits::kStageBytes),
+        copy_(barriers + threadIdx.x / 32 * Traits::kStages, lane_) {
 #pragma unroll
     for (int m = 0; m < Shape::kTiles; ++m) {
-      const bool second = Shape::kSwiGlu && m >= Shape::kTiles / 2;
-      const int of_block = Shape::kSwiGlu ? Shape::kTiles / 2 : Shape::kTiles;
-      const int strip =
-          min(static_cast<int>(blockIdx.x) * of_block + m % of_block, p.strips - 1);
+      const bool second = Shape::kTeams == 2 ? threadIdx.x / 32 >= Shape::kTeamWarps
+                                             : m >= Shape::kBlockStrips;
+      const int strip = min(static_cast<int>(blockIdx.x) * Shape::kBlockStrips + m % Shape::kBlockStrips,
+                            p.strips - 1);
       strip_[m] = (second ? p.up : p.w) +
                   static_cast<int64_t>(strip) * p.tiles_per_strip * Codec::kTileBytes;
 #pragma unroll
@@ -96,7 +94,7 @@ class SmallMatmulWarp {
 
   // Begins copying this warp's i-th stage, if there is one.
   __device__ __forceinline__ void Fetch(int i) {
-    const int first = (warp_ + Shape::kWarps * i) * Traits::kTilesPerStage;
+    const int first = (warp_ + Shape::kTeamWarps * i) * Traits::kTilesPerStage;
     if (first < p_.tiles_per_strip) {
       const int tiles = min(Traits::kTilesPerStage, p_.tiles_per_strip - first);
       const uint32_t bytes = tiles * Codec::kTileBytes;
@@ -112,10 +110,10 @@ class SmallMatmulWarp {
   }
 
   __device__ void Run() {
-    const int mine = (stages() - warp_ + Shape::kWarps - 1) / Shape::kWarps;
+    const int mine = (stages() - warp_ + Shape::kTeamWarps - 1) / Shape::kTeamWarps;
     for (int i = 0; i < mine; ++i) {
       copy_.Wait(i);
-      const int first = (warp_ + Shape::kWarps * i) * Traits::kTilesPerStage;
+      const int first = (warp_ + Shape::kTeamWarps * i) * Traits::kTilesPerStage;
 #pragma unroll 1
       for (int tile = 0; tile < Traits::kTilesPerStage; ++tile) {
         if (first + tile < p_.tiles_per_strip) {
@@ -131,7 +129,7 @@ class SmallMatmulWarp {
   // Partial sums to sums[kWarps][kColumns][16 * kTiles].
   __device__ void Store(float* sums) const {
     const int g = lane_ / 4, t = lane_ % 4;
-    float* mine = sums + warp_ * Shape::kColumns * 16 * Shape::kTiles;
+    float* mine = sums + threadIdx.x / 32 * Shape::kColumns * 16 * Shape::kTiles;
 #pragma unroll
     for (int m = 0; m < Shape::kTiles; ++m) {
 #pragma unroll
@@ -183,16 +181,12 @@ class SmallMatmulWarp {
   // Activation row 8e + g (the last one where there are fewer: what it gives is not stored), columns
   // [column + 8t, column + 8t + 8); zeros past the last column.
   __device__ __forceinline__ uint4 Activations(int e, int column) const {
-    if constexpr (Shape::kNorm) {
-      return *reinterpret_cast<const uint4*>(row_ + column + 8 * (lane_ % 4));
-    }
     const int row = Shape::kOne ? 0 : min(8 * e + lane_ / 4, p_.n - 1);
     if (Codec::kTileCols < 256 && column >= p_.cols) return make_uint4(0, 0, 0, 0);
     return *reinterpret_cast<const uint4*>(p_.x + row * p_.ldx + column + 8 * (lane_ % 4));
   }
 
   const SmallMatmulParams& p_;
-  const __half* const row_;
   const int lane_, warp_;
   uint8_t* const ring_;
   WarpCopy<Traits::kStages> copy_;
@@ -200,62 +194,30 @@ class SmallMatmulWarp {
   float sum_[Shape::kTiles][Shape::kEights][4];
 };
 
-// The row times its norm's weights as f16, without the norm's factor, which is a matter of the result:
-// it needs all columns. A 64th of the values, against overflow. `row`: padded_cols halves, zeros past
-// the last column; `squares`: of each warp.
-constexpr float kNormShrink = 1.0f / 64;
-template <int kWarps>
-__device__ __forceinline__ void NormRow(const SmallMatmulParams& p, int padded_cols, __half* row,
-                                        float* squares) {
-  float sum = 0;
-#pragma unroll 4
-  for (int i = 4 * threadIdx.x; i < padded_cols; i += 128 * kWarps) {
-    uint2 halves = make_uint2(0, 0);
-    if (i < p.cols) {
-      const float4 w = *reinterpret_cast<const float4*>(p.norm_weight + i);
-      const float4 x = *reinterpret_cast<const float4*>(p.hidden + i);
-      sum += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
-      const __half2 a = __halves2half2(SaturatedHalf(x.x * w.x * kNormShrink),
-                                       SaturatedHalf(x.y * w.y * kNormShrink));
-      const __half2 b = __halves2half2(SaturatedHalf(x.z * w.z * kNormShrink),
-                                       SaturatedHalf(x.w * w.w * kNormShrink));
-      halves = make_uint2(AsBits(a), AsBits(b));
-    }
-    *reinterpret_cast<uint2*>(row + i) = halves;
-  }
-  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
-  if (threadIdx.x % 32 == 0) squares[threadIdx.x / 32] = sum;
-}
-
-template <int kWarps>
-__device__ __forceinline__ float NormFactor(const SmallMatmulParams& p, const float* squares) {
-  float sum = 0;
-#pragma unroll
-  for (int w = 0; w < kWarps; ++w) sum += squares[w];
-  return 1.0f / (kNormShrink * sqrtf(sum / static_cast<float>(p.cols) + p.epsilon));
-}
-
-// Adds the warps' sums of one row and column, in order.
+// Adds a team's sums of one row and column, in order.
 template <typename Shape>
 __device__ __forceinline__ float SumOfWarps(const float* sums, int at) {
   float v = 0;
 #pragma unroll
-  for (int w = 0; w < Shape::kWarps; ++w) v += sums[w * Shape::kColumns * 16 * Shape::kTiles + at];
+  for (int w = 0; w < Shape::kTeamWarps; ++w) v += sums[w * Shape::kColumns * 16 * Shape::kTiles + at];
   return v;
 }
 
 template <typename Shape>
-__device__ void Finish(const SmallMatmulParams& p, const float* sums, const float* squares) {
-  const float factor = Shape::kNorm ? NormFactor<Shape::kWarps>(p, squares) : 1.0f;
-  constexpr int kRows = 16 * Shape::kTiles / (Shape::kSwiGlu ? 2 : 1);
+__device__ void Finish(const SmallMatmulParams& p, const float* sums) {
+  constexpr int kRows = 16 * Shape::kBlockStrips;
+  // From a row of gate to the same one of up.
+  constexpr int kToUp = Shape::kTeams == 2
+                            ? Shape::kTeamWarps * Shape::kColumns * 16 * Shape::kTiles
+                            : kRows;
   for (int i = threadIdx.x; i < kRows * Shape::kColumns; i += 32 * Shape::kWarps) {
     const int in_block = i % kRows, column = i / kRows;
     const int row = static_cast<int>(blockIdx.x) * kRows + in_block;
     if (row >= p.rows || column >= p.n) continue;
     const int at = column * 16 * Shape::kTiles + in_block;
-    float v = SumOfWarps<Shape>(sums, at) * (p.multiplier * factor);
+    float v = SumOfWarps<Shape>(sums, at) * p.multiplier;
     if (Shape::kSwiGlu) {
-      const float up = SumOfWarps<Shape>(sums, at + kRows) * (p.up_multiplier * factor);
+      const float up = SumOfWarps<Shape>(sums, at + kToUp) * p.up_multiplier;
       p.out[column * p.ldy + row] = SaturatedHalf(v / (1.0f + __expf(-v)) * up);
     } else {
       float* y = p.y + column * p.ldy + row;
@@ -266,53 +228,45 @@ __device__ void Finish(const SmallMatmulParams& p, const float* sums, const floa
 }
 
 template <DType T, typename Shape>
-__global__ void __launch_bounds__(32 * Shape::kWarps, Shape::kTiles* Shape::kEights <= 2 ? 2 : 1)
+__global__ void __launch_bounds__(32 * Shape::kWarps, Shape::kTiles* Shape::kEights == 1   ? 3
+                                                  : Shape::kTiles * Shape::kEights <= 2 ? 2
+                                                                                        : 1)
     SmallMatmulKernel(const __grid_constant__ SmallMatmulParams p) {
   using Traits = SmallMatmulTraits<T, Shape>;
   extern __shared__ __align__(128) uint8_t shared[];
   __shared__ uint64_t barriers[Shape::kWarps * Traits::kStages];
-  __shared__ float squares[Shape::kWarps];
   LetNextStart();
-  __half* row = reinterpret_cast<__half*>(shared + Traits::kShared);
-  SmallMatmulWarp<T, Shape> warp(p, shared, barriers, row);
+  SmallMatmulWarp<T, Shape> warp(p, shared, barriers);
 #pragma unroll
   for (int i = 0; i < Traits::kStages; ++i) warp.Fetch(i);
   WaitForPrevious();
-  if constexpr (Shape::kNorm) {
-    NormRow<Shape::kWarps>(p, p.tiles_per_strip * TileCodec<T>::kTileCols, row, squares);
-    __syncthreads();
-  }
   warp.Run();
   __syncthreads();
   float* sums = reinterpret_cast<float*>(shared);
   warp.Store(sums);
   __syncthreads();
-  Finish<Shape>(p, sums, squares);
+  Finish<Shape>(p, sums);
 }
 
 template <DType T, typename Shape>
 absl::Status LaunchSmallMatmul(const SmallMatmulParams& p, StreamView stream) {
   using Traits = SmallMatmulTraits<T, Shape>;
   const auto kernel = SmallMatmulKernel<T, Shape>;
-  const int row_bytes = Shape::kNorm ? 2 * p.tiles_per_strip * TileCodec<T>::kTileCols : 0;
-  const int shared = Traits::kShared + row_bytes;
-  MILLRACE_CUDA_RETURN_IF_ERROR(
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
-  const int strips = Shape::kSwiGlu ? Shape::kTiles / 2 : Shape::kTiles;
-  return Launch(kernel, static_cast<unsigned>((p.strips + strips - 1) / strips),
-                32 * Shape::kWarps, static_cast<size_t>(shared), stream, p);
+  MILLRACE_CUDA_RETURN_IF_ERROR(cudaFuncSetAttribute(
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Traits::kShared));
+  const int blocks = (p.strips + Shape::kBlockStrips - 1) / Shape::kBlockStrips;
+  return Launch(kernel, static_cast<unsigned>(blocks),
+                32 * Shape::kWarps, Traits::kShared, stream, p);
 }
 
 template <DType T, bool kSwiGlu>
 absl::Status RunSmallMatmul(const SmallMatmulParams& p, StreamView stream) {
   if (p.n == 1) {
     // F16 needs little arithmetic and the most bytes under way.
-    constexpr int kTiles = kSwiGlu || T == DType::kF16 ? 2 : 1;
-    if (p.norm_weight != nullptr) {
-      return LaunchSmallMatmul<T, SmallMatmulShape<kTiles, 1, true, kSwiGlu, true>>(p, stream);
-    }
+    constexpr int kTiles = T == DType::kF16 ? 2 : 1;
     return LaunchSmallMatmul<T, SmallMatmulShape<kTiles, 1, true, kSwiGlu>>(p, stream);
   }
+  if (p.n <= 4) return LaunchSmallMatmul<T, SmallMatmulShape<1, 1, false, kSwiGlu>>(p, stream);
   if (p.n <= 8) return LaunchSmallMatmul<T, SmallMatmulShape<2, 1, false, kSwiGlu>>(p, stream);
   if (p.n <= 16) return LaunchSmallMatmul<T, SmallMatmulShape<2, 2, false, kSwiGlu>>(p, stream);
   if (p.n <= 32) return LaunchSmallMatmul<T, SmallMatmulShape<4, 4, false, kSwiGlu>>(p, stream);

@@ -26,23 +26,6 @@ absl::Status SmallMatmul(const WeightTiles& w, const __half* x, int64_t ldx, int
 absl::Status SmallMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const __half* x,
                                int64_t ldx, int n, __half* out, int64_t ldo, StreamView stream);
 
-// The input of the two products below: one row, before its RMS norm (kernels/norm.h), which every
-// block makes for itself: one launch less, hidden behind the weights that are on their way.
-struct RowToNorm {
-  const float* hidden = nullptr;  // [cols] f32, 16-byte aligned
-  const float* weight = nullptr;  // [cols] f32, 16-byte aligned
-  float epsilon = 0;
-};
-// At most this many columns: the row stands in shared memory.
-inline constexpr int64_t kMaxNormCols = 16384;
-
-// As SmallMatmul of the normed row; y: [w.rows].
-absl::Status NormMatmul(const WeightTiles& w, const RowToNorm& x, const float* bias, float* y,
-                        StreamView stream);
-// As SmallMatmulSwiGlu of the normed row; out: [gate.rows].
-absl::Status NormMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const RowToNorm& x,
-                              __half* out, StreamView stream);
-
 }  // namespace millrace::cuda
 
 #endif  // MILLRACE_KERNELS_MATMUL_CUDA_H_

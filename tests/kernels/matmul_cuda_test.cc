@@ -5,7 +5,6 @@
 #include "kernels/cuda/device.h"
 #include "kernels/matmul.h"
 #include "kernels/matmul_cuda.h"
-#include "kernels/norm.h"
 #include "kernels/weight_tiles_cuda.h"
 #include "tests/kernels/kernel_testing.h"
 
@@ -180,27 +179,6 @@ TEST_P(MatmulCudaTest, SwiGluOfTwoProducts) {
     std::vector<float> got;
     for (uint16_t h : Download(out, g.size())) got.push_back(HalfToFloat(h));
     EXPECT_LT(RelativeError(got, expected), 3e-3) << DTypeName(GetParam()) << " n " << n;
-  }
-}
-
-TEST_P(MatmulCudaTest, NormOfOneRowInsideTheProduct) {
-  for (const Size size : SizesFor(GetParam())) {
-    const auto raw = RandomWeights(GetParam(), size.rows, size.cols, rng_);
-    const WeightTiles tiles = Tile(GetParam(), raw, size.rows, size.cols);
-    auto x = RandomFloats(static_cast<size_t>(size.cols), rng_, 30.0f);
-    const auto weight = RandomFloats(static_cast<size_t>(size.cols), rng_);
-    std::vector<float> normed(x.size()), expected(static_cast<size_t>(size.rows));
-    RmsNormReference(FloatView(x.data(), 1, size.cols), weight.data(), 1e-5f,
-                     FloatView(normed.data(), 1, size.cols));
-    MatmulTarget target;
-    target.w = {raw.data(), GetParam(), size.rows, size.cols};
-    target.y = FloatView(expected.data(), 1, size.rows);
-    MatmulReference(FloatView(normed.data(), 1, size.cols), target);
-    float* y = Upload(std::vector<float>(expected.size(), NAN));
-    ASSERT_TRUE(cuda::NormMatmul(tiles, {Upload(x), Upload(weight), 1e-5f}, nullptr, y, stream()).ok());
-    EXPECT_LT(RelativeError(Download(y, expected.size()), expected), 2e-3)
-        << DTypeName(GetParam()) << " " << size.rows << "x" << size.cols;
-    buffers_.clear();
   }
 }
 

@@ -118,12 +118,6 @@ class CudaBackend : public Backend {
                            Meta<int32_t>(meta().tokens), out.rows, out.data, stream());
   }
   absl::Status RmsNorm(FloatView x, const float* weight, Activations out) override {
-    // A single row is normed by the products that read it.
-    to_norm_ = {};
-    if (x.rows == 1 && x.cols <= cuda::kMaxNormCols) {
-      to_norm_ = {x.data, weight, model_.norm_epsilon};
-      return absl::OkStatus();
-    }
     return cuda::RmsNormHalf(x.data, x.stride, nullptr, x.rows, x.cols, weight, model_.norm_epsilon,
                              static_cast<__half*>(out.data), stream());
   }
@@ -158,9 +152,6 @@ class CudaBackend : public Backend {
   }
   cuda::SampleResult* results() const { return static_cast<cuda::SampleResult*>(pinned_results_->data()); }
 
-  bool IsNormed(const Activations& x) const {
-    return to_norm_.weight != nullptr && x.data == At<void>(layout_.normed);
-  }
   absl::Status MakePrefill();
   absl::Status Issue(absl::FunctionRef<absl::Status()> ops);
   absl::Status Replay(const GraphKey& key, absl::FunctionRef<absl::Status()> ops);
@@ -190,7 +181,6 @@ class CudaBackend : public Backend {
   const Pass* pass_ = nullptr;
   PassShape shape_;
   bool small_ = false;
-  cuda::RowToNorm to_norm_;  // what `normed` would hold, while its weight is set
   int context_bucket_ = 0;
   bool hidden_given_ = false;
   bool outputs_written_ = false;  // the first outputs are in the pinned metadata already
@@ -332,13 +322,11 @@ absl::Status CudaBackend::Matmul(const Activations& x, WeightsId weights, bool a
     return prefill_->Multiply(weights.value, in, x.rows, x.stride, accumulate, out.data, out.stride,
                               stream());
   }
-  const bool norm = IsNormed(x);
   float* column = out.data;
   for (const WeightRun& run : groups_[static_cast<size_t>(weights.value)].runs) {
     MILLRACE_RETURN_IF_ERROR(
-        norm ? cuda::NormMatmul(run.tiles, to_norm_, run.bias, column, stream())
-             : cuda::SmallMatmul(run.tiles, in, x.stride, static_cast<int>(x.rows), run.bias,
-                                 accumulate, column, out.stride, stream()));
+        cuda::SmallMatmul(run.tiles, in, x.stride, static_cast<int>(x.rows), run.bias, accumulate,
+                          column, out.stride, stream()));
     column += run.tiles.rows;
   }
   return absl::OkStatus();
@@ -357,7 +345,6 @@ absl::Status CudaBackend::GatedMatmul(const Activations& x, WeightsId weights, F
       up.rows = group.part_rows[1];
       up.data += TiledBytes(gate.dtype, gate.rows, gate.cols).count();
     }
-    if (IsNormed(x)) return cuda::NormMatmulSwiGlu(gate, up, to_norm_, to, stream());
     return cuda::SmallMatmulSwiGlu(gate, up, static_cast<const __half*>(x.data), x.stride,
                                    static_cast<int>(x.rows), to, out.stride, stream());
   }
