@@ -262,8 +262,9 @@ absl::Status LaunchSmallMatmul(const SmallMatmulParams& p, StreamView stream) {
 template <DType T, bool kSwiGlu>
 absl::Status RunSmallMatmul(const SmallMatmulParams& p, StreamView stream) {
   if (p.n == 1) {
-    // F16 needs little arithmetic and the most bytes under way.
-    constexpr int kTiles = T == DType::kF16 ? 2 : 1;
+    // Types that need little arithmetic want the most bytes under way, the others the most warps.
+    constexpr bool kManyBytes = T == DType::kF16 || (T == DType::kQ8_0 && kSwiGlu);
+    constexpr int kTiles = kManyBytes ? 2 : 1;
     return LaunchSmallMatmul<T, SmallMatmulShape<kTiles, 1, true, kSwiGlu>>(p, stream);
   }
   if (p.n <= 4) return LaunchSmallMatmul<T, SmallMatmulShape<1, 1, false, kSwiGlu>>(p, stream);
