@@ -1,5 +1,3 @@
-#include <algorithm>
-
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/tile_codec.cuh"
@@ -92,18 +90,6 @@ __global__ void __launch_bounds__(32 * kWarps)
   }
 }
 
-template <DType kSource>
-__global__ void LargestKernel(const uint8_t* raw, int64_t count, uint32_t* bits) {
-  WaitForPrevious();
-  uint32_t largest = 0;
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += stride) {
-    largest = max(largest, __float_as_uint(fabsf(FloatAt<kSource>(raw, i))));
-  }
-  largest = __reduce_max_sync(0xffffffffu, largest);
-  if (threadIdx.x % 32 == 0) atomicMax(bits, largest);
-}
-
 template <DType T>
 __global__ void __launch_bounds__(32 * kWarps)
     DequantizeKernel(const uint8_t* tiles, TileGrid grid, __half* out, int64_t ld) {
@@ -187,15 +173,6 @@ absl::Status TileRows(DType source, const uint8_t* raw, int64_t first_row, int64
     case DType::kQ2_K: return TileQuantized<DType::kQ2_K>(raw, rows, cols, data, stream);
   }
   return absl::InternalError("TileRows: unknown type");
-}
-
-absl::Status LargestMagnitude(DType source, const uint8_t* raw, int64_t count, uint32_t* bits,
-                              StreamView stream) {
-  MILLRACE_CHECK(source == DType::kBF16 || source == DType::kF32);
-  const auto kernel =
-      source == DType::kF32 ? LargestKernel<DType::kF32> : LargestKernel<DType::kBF16>;
-  const auto blocks = static_cast<unsigned>(std::clamp<int64_t>(count / 4096, 1, 1024));
-  return Launch(kernel, blocks, 256, 0, stream, raw, count, bits);
 }
 
 absl::Status DequantizeTiles(const WeightTiles& tiles, __half* out, int64_t ld, StreamView stream) {

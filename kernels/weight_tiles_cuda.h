@@ -17,11 +17,6 @@ namespace millrace::cuda {
 absl::Status TileRows(DType source, const uint8_t* raw, int64_t first_row, int64_t rows,
                       const WeightTiles& tiles, uint8_t* data, StreamView stream);
 
-// Largest magnitude of `count` BF16 or F32 values in device memory, as float bits, into *bits (device
-// memory, set to 0 before the first call): integers order as the magnitudes do. Asynchronous.
-absl::Status LargestMagnitude(DType source, const uint8_t* raw, int64_t count, uint32_t* bits,
-                              StreamView stream);
-
 // out[r, c] = tile value (without multiplier), row-major f16 [rows, ld], ld >= cols, multiple of 8.
 // 16-byte aligned. Each value is rounded to f16 once or twice. Asynchronous.
 absl::Status DequantizeTiles(const WeightTiles& tiles, __half* out, int64_t ld, StreamView stream);
