@@ -13,6 +13,7 @@
 #include "kernels/cuda/tile_codec.cuh"
 #include "kernels/cuda/warp_copy.cuh"
 #include "kernels/matmul_cuda.h"
+#include "proto/status_macros.h"
 
 namespace millrace::cuda {
 
@@ -25,6 +26,7 @@ struct SmallMatmulParams {
   const __half* x = nullptr;
   int64_t ldx = 0;
   int n = 0;
+  int stages = 0;  // of the ring: what this device's shared memory holds, at most kStages
   float multiplier = 1, up_multiplier = 1;
   const float* bias = nullptr;
   bool accumulate = false;
@@ -57,9 +59,18 @@ struct SmallMatmulTraits {
   static constexpr int kTileStage = kTilesPerStage * Codec::kTileBytes;  // bytes of one strip
   static constexpr int kStageBytes = Shape::kTiles * kTileStage;
   static constexpr int kStages = Shape::kTiles == 1 ? 3 : Shape::kTiles == 2 ? 3 : 2;
-  static constexpr int kRing = Shape::kWarps * kStages * kStageBytes;
+  static constexpr int kRingStage = Shape::kWarps * kStageBytes;
   static constexpr int kReduce = Shape::kWarps * Shape::kTiles * 16 * Shape::kColumns * 4;
-  static constexpr int kShared = kRing > kReduce ? kRing : kReduce;
+  static constexpr int kStatic = 1024;  // the barriers, and what the system keeps of each block
+  // The most stages up to kStages within `limit` bytes; 0: it takes more in any case.
+  static int StagesWithin(int limit) {
+    if (kReduce + kStatic > limit) return 0;
+    const int stages = (limit - kStatic) / kRingStage;
+    return stages < kStages ? stages : kStages;
+  }
+  static int SharedBytes(int stages) {
+    return stages * kRingStage > kReduce ? stages * kRingStage : kReduce;
+  }
 };
 
 template <DType T, typename Shape>
@@ -70,8 +81,8 @@ class SmallMatmulWarp {
 
   __device__ SmallMatmulWarp(const SmallMatmulParams& p, uint8_t* shared, uint64_t* barriers)
       : p_(p), lane_(threadIdx.x % 32), warp_(threadIdx.x / 32 % Shape::kTeamWarps),
-        ring_(shared + threadIdx.x / 32 * Traits::kStages * Traits::kStageBytes),
-        copy_(barriers + threadIdx.x / 32 * Traits::kStages, lane_) {
+        ring_(shared + threadIdx.x / 32 * p.stages * Traits::kStageBytes),
+        copy_(barriers + threadIdx.x / 32 * Traits::kStages, lane_, p.stages) {
 #pragma unroll
     for (int m = 0; m < Shape::kTiles; ++m) {
       const bool second = Shape::kTeams == 2 ? threadIdx.x / 32 >= Shape::kTeamWarps
@@ -92,17 +103,17 @@ class SmallMatmulWarp {
     return (p_.tiles_per_strip + Traits::kTilesPerStage - 1) / Traits::kTilesPerStage;
   }
 
-  // Begins copying this warp's i-th stage, if there is one.
-  __device__ __forceinline__ void Fetch(int i) {
+  // Begins copying this warp's i-th stage, if there is one, into a slot of the ring.
+  __device__ __forceinline__ void Fetch(int i, int slot_index) {
     const int first = (warp_ + Shape::kTeamWarps * i) * Traits::kTilesPerStage;
     if (first < p_.tiles_per_strip) {
       const int tiles = min(Traits::kTilesPerStage, p_.tiles_per_strip - first);
       const uint32_t bytes = tiles * Codec::kTileBytes;
-      uint8_t* slot = ring_ + i % Traits::kStages * Traits::kStageBytes;
-      copy_.Begin(i, Shape::kTiles * bytes);
+      uint8_t* slot = ring_ + slot_index * Traits::kStageBytes;
+      copy_.Begin(slot_index, Shape::kTiles * bytes);
 #pragma unroll
       for (int m = 0; m < Shape::kTiles; ++m) {
-        copy_.Copy(i, slot + m * Traits::kTileStage,
+        copy_.Copy(slot_index, slot + m * Traits::kTileStage,
                    strip_[m] + static_cast<int64_t>(first) * Codec::kTileBytes, bytes);
       }
     }
@@ -111,18 +122,24 @@ class SmallMatmulWarp {
 
   __device__ void Run() {
     const int mine = (stages() - warp_ + Shape::kTeamWarps - 1) / Shape::kTeamWarps;
+    int slot = 0;
+    uint32_t parity = 0;
     for (int i = 0; i < mine; ++i) {
-      copy_.Wait(i);
+      copy_.Wait(slot, parity);
       const int first = (warp_ + Shape::kTeamWarps * i) * Traits::kTilesPerStage;
 #pragma unroll 1
       for (int tile = 0; tile < Traits::kTilesPerStage; ++tile) {
         if (first + tile < p_.tiles_per_strip) {
-          Multiply(ring_ + i % Traits::kStages * Traits::kStageBytes + tile * Codec::kTileBytes,
+          Multiply(ring_ + slot * Traits::kStageBytes + tile * Codec::kTileBytes,
                    (first + tile) * Codec::kTileCols);
         }
       }
       __syncwarp();
-      Fetch(i + Traits::kStages);
+      Fetch(i + p_.stages, slot);
+      if (++slot == p_.stages) {
+        slot = 0;
+        parity ^= 1;
+      }
     }
   }
 
@@ -238,7 +255,9 @@ __global__ void __launch_bounds__(32 * Shape::kWarps, Shape::kTiles* Shape::kEig
   LetNextStart();
   SmallMatmulWarp<T, Shape> warp(p, shared, barriers);
 #pragma unroll
-  for (int i = 0; i < Traits::kStages; ++i) warp.Fetch(i);
+  for (int i = 0; i < Traits::kStages; ++i) {
+    if (i < p.stages) warp.Fetch(i, i);
+  }
   WaitForPrevious();
   warp.Run();
   __syncthreads();
@@ -248,30 +267,62 @@ __global__ void __launch_bounds__(32 * Shape::kWarps, Shape::kTiles* Shape::kEig
   Finish<Shape>(p, sums);
 }
 
+// Bytes of shared memory that a block on the current device may have.
+inline absl::StatusOr<int> SharedLimit() {
+  int device = 0, bytes = 0;
+  MILLRACE_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
+  MILLRACE_CUDA_RETURN_IF_ERROR(
+      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  return bytes;
+}
+
 template <DType T, typename Shape>
-absl::Status LaunchSmallMatmul(const SmallMatmulParams& p, StreamView stream) {
+absl::Status LaunchSmallMatmul(SmallMatmulParams p, int limit, StreamView stream) {
   using Traits = SmallMatmulTraits<T, Shape>;
   const auto kernel = SmallMatmulKernel<T, Shape>;
-  MILLRACE_CUDA_RETURN_IF_ERROR(cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Traits::kShared));
+  p.stages = Traits::StagesWithin(limit);
+  if (p.stages == 0) return absl::UnimplementedError("SmallMatmul: too little shared memory");
+  const int shared = Traits::SharedBytes(p.stages);
+  MILLRACE_CUDA_RETURN_IF_ERROR(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
   const int blocks = (p.strips + Shape::kBlockStrips - 1) / Shape::kBlockStrips;
-  return Launch(kernel, static_cast<unsigned>(blocks),
-                32 * Shape::kWarps, Traits::kShared, stream, p);
+  return Launch(kernel, static_cast<unsigned>(blocks), 32 * Shape::kWarps,
+                static_cast<size_t>(shared), stream, p);
 }
 
 template <DType T, bool kSwiGlu>
-absl::Status RunSmallMatmul(const SmallMatmulParams& p, StreamView stream) {
+absl::Status RunSmallMatmul(SmallMatmulParams p, StreamView stream) {
+  using Four = SmallMatmulShape<4, 4, false, kSwiGlu>;
+  using Eight = SmallMatmulShape<2, 8, false, kSwiGlu>;
+  MILLRACE_ASSIGN_OR_RETURN(const int limit, SharedLimit());
   if (p.n == 1) {
     // Types that need little arithmetic want the most bytes under way, the others the most warps.
     constexpr bool kManyBytes = T == DType::kF16 || (T == DType::kQ8_0 && kSwiGlu);
     constexpr int kTiles = kManyBytes ? 2 : 1;
-    return LaunchSmallMatmul<T, SmallMatmulShape<kTiles, 1, true, kSwiGlu>>(p, stream);
+    return LaunchSmallMatmul<T, SmallMatmulShape<kTiles, 1, true, kSwiGlu>>(p, limit, stream);
   }
-  if (p.n <= 4) return LaunchSmallMatmul<T, SmallMatmulShape<1, 1, false, kSwiGlu>>(p, stream);
-  if (p.n <= 8) return LaunchSmallMatmul<T, SmallMatmulShape<2, 1, false, kSwiGlu>>(p, stream);
-  if (p.n <= 16) return LaunchSmallMatmul<T, SmallMatmulShape<2, 2, false, kSwiGlu>>(p, stream);
-  if (p.n <= 32) return LaunchSmallMatmul<T, SmallMatmulShape<4, 4, false, kSwiGlu>>(p, stream);
-  return LaunchSmallMatmul<T, SmallMatmulShape<2, 8, false, kSwiGlu>>(p, stream);
+  if (p.n <= 4) return LaunchSmallMatmul<T, SmallMatmulShape<1, 1, false, kSwiGlu>>(p, limit, stream);
+  if (p.n <= 8) return LaunchSmallMatmul<T, SmallMatmulShape<2, 1, false, kSwiGlu>>(p, limit, stream);
+  if (p.n <= 16) return LaunchSmallMatmul<T, SmallMatmulShape<2, 2, false, kSwiGlu>>(p, limit, stream);
+  if (p.n <= 32 && SmallMatmulTraits<T, Four>::StagesWithin(limit) > 0) {
+    return LaunchSmallMatmul<T, Four>(p, limit, stream);
+  }
+  if (SmallMatmulTraits<T, Eight>::StagesWithin(limit) > 0) {
+    return LaunchSmallMatmul<T, Eight>(p, limit, stream);
+  }
+  // Sixteen rows at a time: the weights are read again for each.
+  for (int rows = p.n; rows > 0; rows -= 16) {
+    p.n = rows < 16 ? rows : 16;
+    MILLRACE_RETURN_IF_ERROR((LaunchSmallMatmul<T, SmallMatmulShape<2, 2, false, kSwiGlu>>(
+        p, limit, stream)));
+    p.x += 16 * p.ldx;
+    if (kSwiGlu) {
+      p.out += 16 * p.ldy;
+    } else {
+      p.y += 16 * p.ldy;
+    }
+  }
+  return absl::OkStatus();
 }
 
 // One pair of functions per type, each defined in a .cu of its own.

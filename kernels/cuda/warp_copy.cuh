@@ -11,16 +11,17 @@
 
 namespace millrace::cuda {
 
-// Rounds of kSlots slots: round i uses slot i % kSlots. Per round: Begin, any number of Copy, End;
-// the rounds are begun in order, at most kSlots ahead of the last one waited for and released.
-template <int kSlots>
+// `slots` slots, at most kMost, filled in turn. A round: Begin, any number of Copy, End; a slot is
+// filled again only after its last round was waited for and read.
+template <int kMost>
 class WarpCopy {
  public:
-  // `barriers`: kSlots of this warp's own, in shared memory. All lanes call everything together.
-  __device__ WarpCopy(uint64_t* barriers, int lane) : barriers_(barriers), lane_(lane) {
+  // `barriers`: kMost of this warp's own, in shared memory. All lanes call everything together.
+  __device__ WarpCopy(uint64_t* barriers, int lane, int slots)
+      : barriers_(barriers), lane_(lane), slots_(slots) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     if (lane == 0) {
-      for (int i = 0; i < kSlots; ++i) {
+      for (int i = 0; i < kMost; ++i) {
         asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(Address(barriers + i)) : "memory");
       }
       asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -30,11 +31,11 @@ class WarpCopy {
   }
 
   // `bytes`: of all copies of the round together.
-  __device__ __forceinline__ void Begin(int round, uint32_t bytes) {
+  __device__ __forceinline__ void Begin(int slot, uint32_t bytes) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     if (lane_ == 0) {
       asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
-                       Address(barriers_ + round % kSlots)),
+                       Address(barriers_ + slot)),
                    "r"(bytes)
                    : "memory");
     }
@@ -42,14 +43,14 @@ class WarpCopy {
   }
 
   // Both addresses and `bytes` are multiples of 16.
-  __device__ __forceinline__ void Copy(int round, uint8_t* shared, const uint8_t* global,
+  __device__ __forceinline__ void Copy(int slot, uint8_t* shared, const uint8_t* global,
                                        uint32_t bytes) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     if (lane_ == 0) {
       asm volatile(
           "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
               Address(shared)),
-          "l"(global), "r"(bytes), "r"(Address(barriers_ + round % kSlots))
+          "l"(global), "r"(bytes), "r"(Address(barriers_ + slot))
           : "memory");
     }
 #else
@@ -57,17 +58,18 @@ class WarpCopy {
 #endif
   }
 
-  // Called for every round up to kSlots past the last real one, copies or not.
+  // Called once a round, also of rounds past the last real one, copies or not.
   __device__ __forceinline__ void End() {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ < 900
     CopyCommit();
 #endif
   }
 
-  // The round's bytes are in shared memory, visible to all lanes. Rounds are waited for in order.
-  __device__ __forceinline__ void Wait(int round) {
+  // The slot's bytes are in shared memory, visible to all lanes. `parity`: of the number of times the
+  // slot was waited for before. Slots are waited for in turn.
+  __device__ __forceinline__ void Wait(int slot, uint32_t parity) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    const uint32_t barrier = Address(barriers_ + round % kSlots), parity = round / kSlots % 2;
+    const uint32_t barrier = Address(barriers_ + slot);
     uint32_t done = 0;
     while (done == 0) {
       asm volatile(
@@ -78,7 +80,14 @@ class WarpCopy {
           : "memory");
     }
 #else
-    CopyWait<kSlots - 1>();
+    if (slots_ == 1) {
+      CopyWait<0>();
+    } else if (slots_ == 2) {
+      CopyWait<1>();
+    } else {
+      static_assert(kMost <= 3, "one case for each number of slots");
+      CopyWait<2>();
+    }
     __syncwarp();
 #endif
   }
@@ -88,7 +97,7 @@ class WarpCopy {
     return static_cast<uint32_t>(__cvta_generic_to_shared(p));
   }
   uint64_t* const barriers_;
-  const int lane_;
+  const int lane_, slots_;
 };
 
 }  // namespace millrace::cuda
