@@ -14,8 +14,8 @@ BatchScheduler::BatchScheduler(const EngineOptions& options, const Tokenizer* to
 }
 
 absl::Status BatchScheduler::Add(std::shared_ptr<Session> session) {
-  if (static_cast<int>(waiting_.size()) >= options_.max_queue &&
-      free_slots_.size() <= waiting_.size()) {
+  // Those that free slots will take at the next pass do not count.
+  if (waiting_.size() >= static_cast<size_t>(options_.max_queue) + free_slots_.size()) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the queue is full: ", running_.size(), " sequences run on ", options_.slots,
                      " slots and ", waiting_.size(),

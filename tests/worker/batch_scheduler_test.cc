@@ -61,5 +61,12 @@ TEST(BatchSchedulerTest, FullQueueRefusesAndAFailedPassFreesTheSlot) {
   EXPECT_TRUE(scheduler.NextBatch(absl::UnixEpoch(), pass));
 }
 
+// Requests that come before the first pass used to fill the queue although a slot was free.
+TEST(BatchSchedulerTest, FreeSlotsDoNotCountAgainstTheQueue) {
+  BatchScheduler scheduler(Options(2, 8, 1), nullptr);
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(scheduler.Add(LogitsOf(3)).ok()) << i;
+  EXPECT_EQ(scheduler.Add(LogitsOf(3)).code(), absl::StatusCode::kResourceExhausted);
+}
+
 }  // namespace
 }  // namespace millrace
