@@ -175,8 +175,8 @@ TEST_F(CudaBackendTest, BudgetIsRefusedAloud) {
 }
 
 // Quantised by a tool that is not ours: on text, the distribution is the CPU backend's. What is left
-// is mostly the CPU's: it rounds activations to eight bits, the GPU to f16. The aim is 1e-4; measured
-// means are 0.8e-4 to 1.01e-4.
+// is mostly the CPU's: it rounds activations to eight bits, the GPU to f16. Measured means are 0.8e-4
+// to 1.01e-4: q6_K and q2_K still fail.
 TEST_F(CudaBackendTest, QuantisedFilesDivergeLittleFromTheCpu) {
   const std::filesystem::path folder = "../shared/models";
   if (!std::filesystem::exists(folder / "quill-valid.txt")) GTEST_SKIP() << folder << " is not here";
@@ -199,7 +199,7 @@ TEST_F(CudaBackendTest, QuantisedFilesDivergeLittleFromTheCpu) {
     }
     std::printf("%s: KL divergence to the CPU: mean %.2e, largest %.2e\n",
                 entry.path().filename().c_str(), sum / passes, worst);
-    EXPECT_LT(sum / passes, 1.3e-4) << entry.path();
+    EXPECT_LT(sum / passes, 1e-4) << entry.path();
   }
 }
 

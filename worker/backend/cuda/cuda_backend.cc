@@ -61,7 +61,7 @@ absl::StatusOr<int> HardwareIndex(const DeviceId& id) {
 }
 
 // Everything that decides which kernels a small pass runs.
-using GraphKey = std::tuple<int, int, int>;  // rows, outputs, splits
+using GraphKey = std::tuple<int, int, int>;  // rows, outputs, context rounded up
 
 class CudaBackend : public Backend {
  public:
