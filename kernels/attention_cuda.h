@@ -20,6 +20,7 @@
 #include "kernels/attention.h"
 #include "kernels/cuda/stream.h"
 #include "kernels/pass_rows.h"
+#include "kernels/rope_cuda.h"
 #include "proto/bytes.h"
 
 namespace millrace::cuda {
@@ -46,6 +47,12 @@ Bytes DecodeCounterBytes(int n, int heads);
 absl::Status AttentionDecode(const __half* q, int heads, const KvView& cache, const PassRows& rows,
                              float scale, int splits, const DecodeWorkspace& workspace, __half* out,
                              StreamView stream);
+
+// RopeAppend and AttentionDecode in one launch. A row attends to its own position and those before it
+// that the cache holds already: no two rows may be of one slot.
+absl::Status RopeAttentionDecode(const RopeAppendArgs& rope, const KvView& cache,
+                                 const PassRows& rows, float scale, int splits,
+                                 const DecodeWorkspace& workspace, __half* out, StreamView stream);
 
 // ---- many rows of a sequence together
 // ------------------------------------------------------------

@@ -129,23 +129,33 @@ __device__ __forceinline__ bool IsLast(uint32_t* counter, int used, Shared<kDim>
 template <DType kType, int kDim>
 __global__ void __launch_bounds__(kThreads, kDim > 128 ? 2 : 3) DecodeKernel(Args a) {
   __shared__ __align__(16) Shared<kDim> shared;
-  __shared__ __align__(16)
-      __half query_room[Query<kDim>::kShared ? kHeads * Query<kDim>::kStride : 8];
+  __shared__ __align__(16) __half query_room[kHeads * Query<kDim>::kStride];
   static_assert(sizeof(PartWeights) <= sizeof(shared.mixed));
-  WaitForPrevious();
-  LetNextStart();
+  static_assert((kHeads + 2) * kDim <= kWarps * kHeads * kDim);
+  // Rows and positions were there before the pass's first kernel began.
   const int row = blockIdx.z, positions = a.rows.position[row] + 1;
-  if (positions <= 0) return;
   const int blocks = (positions + kBlock - 1) / kBlock,
-            per_part = (blocks + a.splits - 1) / a.splits;
+            per_part = max(1, (blocks + a.splits - 1) / a.splits);
   const int used = (blocks + per_part - 1) / per_part, part = blockIdx.x;
-  if (part >= used) return;
   const Heads heads = HeadsOf(a);
   const int64_t cell =
       (static_cast<int64_t>(a.rows.slot[row]) * a.kv_heads + heads.kv_head) * a.context;
   const int first = part * per_part * kBlock, end = min(positions, first + per_part * kBlock);
+  if (positions > 0 && part < used) {
+    const int64_t row_bytes = KvRowBytes(kType, a.head_dim);
+    PrefetchToL2(a.k + (cell + first) * row_bytes, (end - first) * row_bytes);
+    PrefetchToL2(a.v + (cell + first) * row_bytes, (end - first) * row_bytes);
+  }
+  WaitForPrevious();
+  LetNextStart();
+  if (positions <= 0 || part >= used) return;
+  const bool make = a.rope.qkv != nullptr;
+  if (make) {
+    MakeRows<kType, kDim>(a, heads, positions - 1, part == used - 1, &shared.mixed[0][0][0],
+                          query_room);
+  }
   Query<kDim> query;
-  query.Load(a, heads, query_room);
+  query.Load(a, heads, make, query_room);
   Running<kDim> run;
   Attend<kType, kDim>(a, query, cell * KvRowBytes(kType, a.head_dim), first, end, run);
   Publish(run, shared);
@@ -185,35 +195,59 @@ auto KernelFor(DType dtype, int head_dim) -> void (*)(Args) {
 }  // namespace
 }  // namespace decode
 
-absl::Status AttentionDecode(const __half* q, int heads, const KvView& cache, const PassRows& rows,
-                             float scale, int splits, const DecodeWorkspace& workspace, __half* out,
-                             StreamView stream) {
+namespace {
+
+absl::Status LaunchDecode(decode::Args a, const KvView& cache, const PassRows& rows, int splits,
+                          const DecodeWorkspace& workspace, StreamView stream) {
   const auto kernel = decode::KernelFor(cache.dtype, cache.head_dim);
+  const int heads = a.heads;
   MILLRACE_CHECK(kernel != nullptr && cache.head_dim > 0 && cache.head_dim <= 256);
-  MILLRACE_CHECK(cache.head_dim % (cache.dtype == DType::kQ8_0 ? 32 : 8) == 0 && scale > 0);
+  MILLRACE_CHECK(cache.head_dim % (cache.dtype == DType::kQ8_0 ? 32 : 8) == 0 && a.scale > 0);
   MILLRACE_CHECK(cache.kv_heads > 0 && heads > 0 && heads % cache.kv_heads == 0);
   MILLRACE_CHECK(splits >= 1 && splits <= kMaxDecodeSplits && rows.n >= 0 && rows.n <= 65535);
   if (rows.n == 0) return absl::OkStatus();
   const int group = heads / cache.kv_heads, tiles = (group + decode::kHeads - 1) / decode::kHeads;
   const int64_t parts = static_cast<int64_t>(rows.n) * heads * splits;
-  decode::Args a = {};
-  a.q = q;
-  a.out = out;
   a.k = static_cast<const uint8_t*>(cache.k);
   a.v = static_cast<const uint8_t*>(cache.v);
   a.rows = rows;
   a.mixed = workspace.partials;
   a.peaks = reinterpret_cast<float2*>(workspace.partials + parts * cache.head_dim);
   a.counters = workspace.counters;
-  a.heads = heads;
   a.kv_heads = cache.kv_heads;
   a.head_dim = cache.head_dim;
   a.context = cache.context;
   a.splits = splits;
-  a.scale = scale * 1.44269504f;
   const dim3 grid(static_cast<unsigned>(splits), static_cast<unsigned>(cache.kv_heads * tiles),
                   static_cast<unsigned>(rows.n));
   return Launch(kernel, grid, dim3(decode::kThreads), 0, stream, a);
+}
+
+constexpr float kLog2E = 1.44269504f;
+
+}  // namespace
+
+absl::Status AttentionDecode(const __half* q, int heads, const KvView& cache, const PassRows& rows,
+                             float scale, int splits, const DecodeWorkspace& workspace, __half* out,
+                             StreamView stream) {
+  decode::Args a = {};
+  a.q = q;
+  a.out = out;
+  a.heads = heads;
+  a.scale = scale * kLog2E;
+  return LaunchDecode(a, cache, rows, splits, workspace, stream);
+}
+
+absl::Status RopeAttentionDecode(const RopeAppendArgs& rope, const KvView& cache,
+                                 const PassRows& rows, float scale, int splits,
+                                 const DecodeWorkspace& workspace, __half* out, StreamView stream) {
+  MILLRACE_CHECK(rope.dims >= 0 && rope.dims % 2 == 0 && rope.dims <= cache.head_dim);
+  decode::Args a = {};
+  a.rope = rope;
+  a.out = out;
+  a.heads = rope.heads;
+  a.scale = scale * kLog2E;
+  return LaunchDecode(a, cache, rows, splits, workspace, stream);
 }
 
 }  // namespace millrace::cuda

@@ -13,27 +13,10 @@
 #include "kernels/cuda/tile_codec.cuh"
 #include "kernels/cuda/warp_copy.cuh"
 #include "kernels/matmul_cuda.h"
+#include "kernels/matmul_epilogue.cuh"
 #include "proto/status_macros.h"
 
 namespace millrace::cuda {
-
-struct SmallMatmulParams {
-  const uint8_t* w = nullptr;
-  const uint8_t* up = nullptr;  // SwiGLU: the second matrix
-  int strips = 0;
-  int rows = 0, cols = 0;
-  int tiles_per_strip = 0;
-  const __half* x = nullptr;
-  int64_t ldx = 0;
-  int n = 0;
-  int stages = 0;  // of the ring: what this device's shared memory holds, at most kStages
-  float multiplier = 1, up_multiplier = 1;
-  const float* bias = nullptr;
-  bool accumulate = false;
-  float* y = nullptr;
-  __half* out = nullptr;
-  int64_t ldy = 0;
-};
 
 // How the kernel is cut for a number of activation rows. SwiGLU: where a warp has one strip, half of
 // the warps take gate's and half up's; where it has several, the first half of them is gate's.
@@ -58,7 +41,9 @@ struct SmallMatmulTraits {
   static constexpr int kTilesPerStage = Codec::kTileBytes >= 1300 ? 1 : 2304 / Codec::kTileBytes;
   static constexpr int kTileStage = kTilesPerStage * Codec::kTileBytes;  // bytes of one strip
   static constexpr int kStageBytes = Shape::kTiles * kTileStage;
-  static constexpr int kStages = Shape::kTiles == 1 ? 3 : Shape::kTiles == 2 ? 3 : 2;
+  // Four where three blocks then still find room on a multiprocessor of 228 KiB.
+  static constexpr int kStages =
+      Shape::kTiles > 2 ? 2 : Shape::kTiles == 1 && kStageBytes <= 2304 ? 4 : 3;
   static constexpr int kRingStage = Shape::kWarps * kStageBytes;
   static constexpr int kReduce = Shape::kWarps * Shape::kTiles * 16 * Shape::kColumns * 4;
   static constexpr int kStatic = 1024;  // the barriers, and what the system keeps of each block
@@ -211,39 +196,6 @@ class SmallMatmulWarp {
   float sum_[Shape::kTiles][Shape::kEights][4];
 };
 
-// Adds a team's sums of one row and column, in order.
-template <typename Shape>
-__device__ __forceinline__ float SumOfWarps(const float* sums, int at) {
-  float v = 0;
-#pragma unroll
-  for (int w = 0; w < Shape::kTeamWarps; ++w) v += sums[w * Shape::kColumns * 16 * Shape::kTiles + at];
-  return v;
-}
-
-template <typename Shape>
-__device__ void Finish(const SmallMatmulParams& p, const float* sums) {
-  constexpr int kRows = 16 * Shape::kBlockStrips;
-  // From a row of gate to the same one of up.
-  constexpr int kToUp = Shape::kTeams == 2
-                            ? Shape::kTeamWarps * Shape::kColumns * 16 * Shape::kTiles
-                            : kRows;
-  for (int i = threadIdx.x; i < kRows * Shape::kColumns; i += 32 * Shape::kWarps) {
-    const int in_block = i % kRows, column = i / kRows;
-    const int row = static_cast<int>(blockIdx.x) * kRows + in_block;
-    if (row >= p.rows || column >= p.n) continue;
-    const int at = column * 16 * Shape::kTiles + in_block;
-    float v = SumOfWarps<Shape>(sums, at) * p.multiplier;
-    if (Shape::kSwiGlu) {
-      const float up = SumOfWarps<Shape>(sums, at + kToUp) * p.up_multiplier;
-      p.out[column * p.ldy + row] = SaturatedHalf(v / (1.0f + __expf(-v)) * up);
-    } else {
-      float* y = p.y + column * p.ldy + row;
-      if (p.bias != nullptr) v += p.bias[row];
-      *y = p.accumulate ? *y + v : v;
-    }
-  }
-}
-
 template <DType T, typename Shape>
 __global__ void __launch_bounds__(32 * Shape::kWarps, Shape::kTiles* Shape::kEights == 1   ? 3
                                                   : Shape::kTiles * Shape::kEights <= 2 ? 2
@@ -252,19 +204,36 @@ __global__ void __launch_bounds__(32 * Shape::kWarps, Shape::kTiles* Shape::kEig
   using Traits = SmallMatmulTraits<T, Shape>;
   extern __shared__ __align__(128) uint8_t shared[];
   __shared__ uint64_t barriers[Shape::kWarps * Traits::kStages];
-  LetNextStart();
+  // Who follows reads the same input: it must not start before that is there.
+  if (!p.leads) LetNextStart();
   SmallMatmulWarp<T, Shape> warp(p, shared, barriers);
 #pragma unroll
   for (int i = 0; i < Traits::kStages; ++i) {
     if (i < p.stages) warp.Fetch(i, i);
   }
-  WaitForPrevious();
-  warp.Run();
-  __syncthreads();
   float* sums = reinterpret_cast<float*>(shared);
-  warp.Store(sums);
-  __syncthreads();
-  Finish<Shape>(p, sums);
+  if constexpr (Shape::kEights == 1) {
+    __shared__ typename FewColumnsEpilogue<Shape>::Shared few;
+    FewColumnsEpilogue<Shape> epilogue(p);
+    if (!p.follows) WaitForPrevious();
+    if (p.leads) LetNextStart();
+    epilogue.Load(p);
+    warp.Run();
+    epilogue.Publish(p, few);
+    __syncthreads();
+    warp.Store(sums);
+    __syncthreads();
+    epilogue.Finish(p, sums, few);
+  } else {
+    if (!p.follows) WaitForPrevious();
+    if (p.leads) LetNextStart();
+    warp.Run();
+    __syncthreads();
+    warp.Store(sums);
+    __syncthreads();
+    Epilogue<Shape>::FinishMany(p, sums);
+  }
+  if (p.follows) WaitForPrevious();
 }
 
 // Bytes of shared memory that a block on the current device may have.
@@ -290,15 +259,26 @@ absl::Status LaunchSmallMatmul(SmallMatmulParams p, int limit, StreamView stream
                 static_cast<size_t>(shared), stream, p);
 }
 
+// Strips of a warp for up to eight rows, without SwiGLU those of a block. Types that need little
+// arithmetic want the most bytes under way, the others the most warps.
+constexpr int FewRowsTiles(DType dtype, bool swiglu, int n) {
+  if (n == 1) return dtype == DType::kF16 || (dtype == DType::kQ8_0 && swiglu) ? 2 : 1;
+  return n <= 4 ? 1 : 2;
+}
+
+// Blocks that a product of up to eight rows runs on.
+constexpr int SmallMatmulBlocks(DType dtype, int64_t rows, int n) {
+  const int64_t block_rows = int64_t{kTileRows} * FewRowsTiles(dtype, false, n);
+  return static_cast<int>((rows + block_rows - 1) / block_rows);
+}
+
 template <DType T, bool kSwiGlu>
 absl::Status RunSmallMatmul(SmallMatmulParams p, StreamView stream) {
   using Four = SmallMatmulShape<4, 4, false, kSwiGlu>;
   using Eight = SmallMatmulShape<2, 8, false, kSwiGlu>;
   MILLRACE_ASSIGN_OR_RETURN(const int limit, SharedLimit());
   if (p.n == 1) {
-    // Types that need little arithmetic want the most bytes under way, the others the most warps.
-    constexpr bool kManyBytes = T == DType::kF16 || (T == DType::kQ8_0 && kSwiGlu);
-    constexpr int kTiles = kManyBytes ? 2 : 1;
+    constexpr int kTiles = FewRowsTiles(T, kSwiGlu, 1);
     return LaunchSmallMatmul<T, SmallMatmulShape<kTiles, 1, true, kSwiGlu>>(p, limit, stream);
   }
   if (p.n <= 4) return LaunchSmallMatmul<T, SmallMatmulShape<1, 1, false, kSwiGlu>>(p, limit, stream);
