@@ -32,6 +32,8 @@ namespace millrace::cuda {
 // max_context. Every row divides its own context, so longer and shorter ones are also right.
 int DecodeSplits(int device_multiprocessors, int kv_heads, int n, int max_context);
 inline constexpr int kMaxDecodeSplits = 128;
+// Up to so many parts are joined without going through memory; shorter contexts get no more.
+inline constexpr int kClusterParts = 8, kClusterContext = 2048;
 
 // Working memory of AttentionDecode, for one launch at a time. `counters` is zeroed by the caller
 // once; every launch that runs to its end leaves zeros.

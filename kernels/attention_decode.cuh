@@ -8,8 +8,8 @@
 //   scores [16 positions, 8 heads] = K [16, head_dim] Q^T
 //   mixed^T [head_dim, 8 heads] += V^T [head_dim, 16 positions] P^T
 // K is loaded 16 positions ahead while the weights of the present ones are made, V likewise. The
-// warps' sums are joined in shared memory, the parts' by whichever block of a row comes last,
-// always in the same order.
+// warps' sums are joined in shared memory; the parts', where there are few, through the shared memory
+// of a cluster, else by whichever block of a row comes last; always in the same order.
 //
 // Here: what one warp does. attention_decode_cuda.cu: joining, the kernel, the launch.
 #ifndef MILLRACE_KERNELS_ATTENTION_DECODE_CUH_
@@ -42,6 +42,7 @@ struct Args {
   uint32_t* counters;  // [n, gridDim.y]
   int heads, kv_heads, head_dim, context, splits;
   float scale;  // times log2(e)
+  bool clustered;  // the parts of a row are one cluster, and joined inside it
   // qkv not null: queries, and the row's own key and value, are made from it first; q is not read.
   RopeAppendArgs rope;
 };

@@ -1,6 +1,8 @@
 // Decode attention: joining the warps and the parts of a row, the kernel, and its launch. How it
 // works: kernels/attention_decode.cuh.
 #include "kernels/attention_decode.cuh"
+#include "kernels/cuda/cluster.cuh"
+#include "proto/status_macros.h"
 
 namespace millrace::cuda {
 namespace decode {
@@ -11,7 +13,12 @@ struct Shared {
   float mixed[kWarps][kHeads][kDim];
   float peak[kWarps][kHeads], sum[kWarps][kHeads];
   bool last;
+  // The block's part, where the other blocks of its cluster read it.
+  alignas(16) float part[kHeads][kDim];
+  alignas(16) float2 part_peak[kHeads];  // peak, sum of the weights
 };
+
+enum class JoinTo { kResult, kCluster, kWorkspace };
 
 // Later the weight of each part in each head's result.
 using PartWeights = float[kHeads][kMaxDecodeSplits];
@@ -34,10 +41,10 @@ __device__ __forceinline__ void Publish(const Running<kDim>& run, Shared<kDim>& 
   }
 }
 
-// Joins the warps: to the result if this is the row's only part, else to the workspace.
+// Joins the warps.
 template <int kDim>
-__device__ __forceinline__ void JoinWarps(const Args& a, const Heads& heads, bool only,
-                                          const Shared<kDim>& shared) {
+__device__ __forceinline__ void JoinWarps(const Args& a, const Heads& heads, JoinTo to,
+                                          Shared<kDim>& shared) {
   const int pairs = a.head_dim / 2;
   for (int i = threadIdx.x; i < heads.count * pairs; i += kThreads) {
     const int h = i / pairs, dim = i % pairs * 2;
@@ -54,14 +61,57 @@ __device__ __forceinline__ void JoinWarps(const Args& a, const Heads& heads, boo
       y += weight * shared.mixed[w][h][dim + 1];
     }
     const int64_t head = static_cast<int64_t>(blockIdx.z) * a.heads + heads.first + h;
-    if (only) {
+    if (to == JoinTo::kResult) {
       *reinterpret_cast<__half2*>(a.out + head * a.head_dim + dim) =
           __halves2half2(SaturatedHalf(x / sum), SaturatedHalf(y / sum));
+    } else if (to == JoinTo::kCluster) {
+      *reinterpret_cast<float2*>(&shared.part[h][dim]) = make_float2(x, y);
+      if (dim == 0) shared.part_peak[h] = make_float2(peak, sum);
     } else {
       const int64_t part = head * a.splits + blockIdx.x;
       *reinterpret_cast<float2*>(a.mixed + part * a.head_dim + dim) = make_float2(x, y);
       if (dim == 0) a.peaks[part] = make_float2(peak, sum);
     }
+  }
+}
+
+// Joins the parts of a row through the shared memory of its cluster, each block some of the results.
+template <int kDim>
+__device__ __forceinline__ void JoinCluster(const Args& a, const Heads& heads, int used,
+                                            const Shared<kDim>& shared) {
+  const int quads = a.head_dim / 4;
+  for (int i = blockIdx.x * kThreads + threadIdx.x; i < heads.count * quads; i += used * kThreads) {
+    const int h = i / quads, dim = i % quads * 4;
+    float2 peaks[kClusterParts];
+    float4 parts[kClusterParts];
+#pragma unroll
+    for (int p = 0; p < kClusterParts; ++p) {
+      if (p >= used) break;
+      peaks[p] = LoadFloat2(InBlock(&shared.part_peak[h], p));
+      parts[p] = LoadFloat4(InBlock(&shared.part[h][dim], p));
+    }
+    float top = -INFINITY;
+#pragma unroll
+    for (int p = 0; p < kClusterParts; ++p) {
+      if (p < used) top = fmaxf(top, peaks[p].x);
+    }
+    const float base = top == -INFINITY ? 0.0f : top;
+    float4 mixed = {};
+    float sum = 0;
+#pragma unroll
+    for (int p = 0; p < kClusterParts; ++p) {
+      if (p >= used) break;
+      const float weight = Exp2(peaks[p].x - base);
+      sum += weight * peaks[p].y;
+      mixed.x += weight * parts[p].x;
+      mixed.y += weight * parts[p].y;
+      mixed.z += weight * parts[p].z;
+      mixed.w += weight * parts[p].w;
+    }
+    const int64_t head = static_cast<int64_t>(blockIdx.z) * a.heads + heads.first + h;
+    __half2* to = reinterpret_cast<__half2*>(a.out + head * a.head_dim + dim);
+    to[0] = __halves2half2(SaturatedHalf(mixed.x / sum), SaturatedHalf(mixed.y / sum));
+    to[1] = __halves2half2(SaturatedHalf(mixed.z / sum), SaturatedHalf(mixed.w / sum));
   }
 }
 
@@ -160,8 +210,18 @@ __global__ void __launch_bounds__(kThreads, kDim > 128 ? 2 : 3) DecodeKernel(Arg
   Attend<kType, kDim>(a, query, cell * KvRowBytes(kType, a.head_dim), first, end, run);
   Publish(run, shared);
   __syncthreads();
-  JoinWarps(a, heads, used == 1, shared);
+  JoinWarps(a, heads,
+            used == 1     ? JoinTo::kResult
+            : a.clustered ? JoinTo::kCluster
+                          : JoinTo::kWorkspace,
+            shared);
   if (used == 1) return;
+  if (a.clustered) {
+    ClusterBarrier();
+    JoinCluster(a, heads, used, shared);
+    ClusterBarrier();  // nobody leaves while others read
+    return;
+  }
   if (!IsLast(a.counters + static_cast<int64_t>(row) * gridDim.y + blockIdx.y, used, shared))
     return;
   PartWeights& weights = *reinterpret_cast<PartWeights*>(&shared.mixed);
@@ -197,6 +257,14 @@ auto KernelFor(DType dtype, int head_dim) -> void (*)(Args) {
 
 namespace {
 
+absl::StatusOr<bool> HasClusters() {
+  int device = 0, major = 0;
+  MILLRACE_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
+  MILLRACE_CUDA_RETURN_IF_ERROR(
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  return major >= 9;
+}
+
 absl::Status LaunchDecode(decode::Args a, const KvView& cache, const PassRows& rows, int splits,
                           const DecodeWorkspace& workspace, StreamView stream) {
   const auto kernel = decode::KernelFor(cache.dtype, cache.head_dim);
@@ -218,9 +286,14 @@ absl::Status LaunchDecode(decode::Args a, const KvView& cache, const PassRows& r
   a.head_dim = cache.head_dim;
   a.context = cache.context;
   a.splits = splits;
-  const dim3 grid(static_cast<unsigned>(splits), static_cast<unsigned>(cache.kv_heads * tiles),
-                  static_cast<unsigned>(rows.n));
-  return Launch(kernel, grid, dim3(decode::kThreads), 0, stream, a);
+  MILLRACE_ASSIGN_OR_RETURN(a.clustered, HasClusters());
+  a.clustered = a.clustered && splits > 1 && splits <= kClusterParts;
+  LaunchShape shape;
+  shape.grid = dim3(static_cast<unsigned>(splits), static_cast<unsigned>(cache.kv_heads * tiles),
+                    static_cast<unsigned>(rows.n));
+  shape.block = dim3(decode::kThreads);
+  shape.cluster = a.clustered ? static_cast<unsigned>(splits) : 1;
+  return Launch(kernel, shape, stream, a);
 }
 
 constexpr float kLog2E = 1.44269504f;

@@ -18,8 +18,8 @@
 
 namespace millrace::cuda {
 
-// How the kernel is cut for a number of activation rows. SwiGLU: where a warp has one strip, half of
-// the warps take gate's and half up's; where it has several, the first half of them is gate's.
+// How the kernel is cut for a number of activation rows. SwiGLU: with two teams one takes gate's strips
+// and one up's; with one, the first half of each warp's strips is gate's.
 template <int kTilesT, int kEightsT, bool kOneT, bool kSwiGluT>
 struct SmallMatmulShape {
   static constexpr int kTiles = kTilesT;    // strips of a warp
@@ -30,8 +30,9 @@ struct SmallMatmulShape {
   static constexpr int kTeams = kSwiGlu && kTiles == 1 ? 2 : 1;  // of warps with different strips
   static constexpr int kTeamWarps = kWarps / kTeams;             // share a strip's columns
   // Strips of each matrix that a block finishes.
-  static constexpr int kBlockStrips = kSwiGlu && kTiles > 1 ? kTiles / 2 : kTiles;
+  static constexpr int kBlockStrips = kSwiGlu && kTeams == 1 ? kTiles / 2 : kTiles;
   static constexpr int kColumns = kOne ? 1 : 8 * kEights;
+  static constexpr int kMostRows = kOne ? 1 : kTiles == 1 ? 4 : 8 * kEights;
 };
 
 template <DType T, typename Shape>
@@ -41,9 +42,10 @@ struct SmallMatmulTraits {
   static constexpr int kTilesPerStage = Codec::kTileBytes >= 1300 ? 1 : 2304 / Codec::kTileBytes;
   static constexpr int kTileStage = kTilesPerStage * Codec::kTileBytes;  // bytes of one strip
   static constexpr int kStageBytes = Shape::kTiles * kTileStage;
-  // Four where three blocks then still find room on a multiprocessor of 228 KiB.
+  // Four where three blocks then still find room on a multiprocessor of 228 KiB and a single row of
+  // activations leaves the first-level cache little to do.
   static constexpr int kStages =
-      Shape::kTiles > 2 ? 2 : Shape::kTiles == 1 && kStageBytes <= 2304 ? 4 : 3;
+      Shape::kTiles > 2 ? 2 : Shape::kOne && Shape::kTiles == 1 && kStageBytes <= 2304 ? 4 : 3;
   static constexpr int kRingStage = Shape::kWarps * kStageBytes;
   static constexpr int kReduce = Shape::kWarps * Shape::kTiles * 16 * Shape::kColumns * 4;
   static constexpr int kStatic = 1024;  // the barriers, and what the system keeps of each block
@@ -65,12 +67,13 @@ class SmallMatmulWarp {
   using Codec = TileCodec<T>;
 
   __device__ SmallMatmulWarp(const SmallMatmulParams& p, uint8_t* shared, uint64_t* barriers)
-      : p_(p), lane_(threadIdx.x % 32), warp_(threadIdx.x / 32 % Shape::kTeamWarps),
-        ring_(shared + threadIdx.x / 32 * p.stages * Traits::kStageBytes),
-        copy_(barriers + threadIdx.x / 32 * Traits::kStages, lane_, p.stages) {
+      : p_(p), lane_(threadIdx.x % 32), in_block_(WarpInBlock()),
+        warp_(in_block_ % Shape::kTeamWarps),
+        ring_(shared + in_block_ * p.stages * Traits::kStageBytes),
+        copy_(barriers + in_block_ * Traits::kStages, lane_, p.stages) {
 #pragma unroll
     for (int m = 0; m < Shape::kTiles; ++m) {
-      const bool second = Shape::kTeams == 2 ? threadIdx.x / 32 >= Shape::kTeamWarps
+      const bool second = Shape::kTeams == 2 ? in_block_ >= Shape::kTeamWarps
                                              : m >= Shape::kBlockStrips;
       const int strip = min(static_cast<int>(blockIdx.x) * Shape::kBlockStrips + m % Shape::kBlockStrips,
                             p.strips - 1);
@@ -79,7 +82,7 @@ class SmallMatmulWarp {
 #pragma unroll
       for (int e = 0; e < Shape::kEights; ++e) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) sum_[m][e][i] = 0;
+        for (int i = 0; i < 4; ++i) sum_[m][e][i] = odd_[m][e % kOdd][i] = 0;
       }
     }
   }
@@ -131,7 +134,7 @@ class SmallMatmulWarp {
   // Partial sums to sums[kWarps][kColumns][16 * kTiles].
   __device__ void Store(float* sums) const {
     const int g = lane_ / 4, t = lane_ % 4;
-    float* mine = sums + threadIdx.x / 32 * Shape::kColumns * 16 * Shape::kTiles;
+    float* mine = sums + in_block_ * Shape::kColumns * 16 * Shape::kTiles;
 #pragma unroll
     for (int m = 0; m < Shape::kTiles; ++m) {
 #pragma unroll
@@ -139,7 +142,9 @@ class SmallMatmulWarp {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const int row = 16 * m + g + 8 * (i / 2), column = 8 * e + 2 * t + i % 2;
-          if (!Shape::kOne || column == 0) mine[column * 16 * Shape::kTiles + row] = sum_[m][e][i];
+          if (Shape::kOne && column != 0) continue;
+          const float v = sum_[m][e][i] + (kTwoSums ? odd_[m][e % kOdd][i] : 0);
+          mine[column * 16 * Shape::kTiles + row] = v;
         }
       }
     }
@@ -173,7 +178,8 @@ class SmallMatmulWarp {
 #pragma unroll
           for (int e = 0; e < Shape::kEights; ++e) {
             MmaF16(sum_[m][e], a[0], a[1], a[2], a[3], b[e].x, b[e].y);
-            MmaF16(sum_[m][e], a[4], a[5], a[6], a[7], b[e].z, b[e].w);
+            MmaF16(kTwoSums ? odd_[m][e % kOdd] : sum_[m][e], a[4], a[5], a[6], a[7], b[e].z,
+                   b[e].w);
           }
         }
       }
@@ -188,12 +194,21 @@ class SmallMatmulWarp {
     return *reinterpret_cast<const uint4*>(p_.x + row * p_.ldx + column + 8 * (lane_ % 4));
   }
 
+  // The warp's number, the same register for all its lanes.
+  __device__ static int WarpInBlock() {
+    return __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 32, 0);
+  }
+  // One strip and eight rows make one chain of products, each waiting for the one before: cut in two.
+  static constexpr bool kTwoSums = Shape::kTiles * Shape::kEights == 1;
+  static constexpr int kOdd = kTwoSums ? Shape::kEights : 1;
+
   const SmallMatmulParams& p_;
-  const int lane_, warp_;
+  const int lane_, in_block_, warp_;
   uint8_t* const ring_;
   WarpCopy<Traits::kStages> copy_;
   const uint8_t* strip_[Shape::kTiles];
   float sum_[Shape::kTiles][Shape::kEights][4];
+  float odd_[Shape::kTiles][kOdd][4];
 };
 
 template <DType T, typename Shape>

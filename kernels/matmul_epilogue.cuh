@@ -95,7 +95,7 @@ class FewColumnsEpilogue {
     if (p.norm.sums == nullptr) return;
     const int part = 2 * static_cast<int>(threadIdx.x);
 #pragma unroll
-    for (int c = 0; c < Shape::kColumns; ++c) {
+    for (int c = 0; c < Shape::kMostRows; ++c) {
       squares_[c] = make_float2(0, 0);
       if (c >= p.n || part >= p.norm.parts) continue;
       const float* at = p.norm.sums + c * kDeferredNormParts + part;
@@ -111,7 +111,7 @@ class FewColumnsEpilogue {
   __device__ __forceinline__ void Publish(const SmallMatmulParams& p, Shared& shared) const {
     if (p.norm.sums == nullptr) return;
 #pragma unroll
-    for (int c = 0; c < Shape::kColumns; ++c) {
+    for (int c = 0; c < Shape::kMostRows; ++c) {
       float sum = squares_[c].x + squares_[c].y;
 #pragma unroll
       for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
@@ -172,7 +172,7 @@ class FewColumnsEpilogue {
   const int in_block_, column_, row_;
   const bool mine_;
   float bias_ = 0, weight_ = 0, before_ = 0, prescale_ = 1;
-  float2 squares_[Shape::kColumns];
+  float2 squares_[Shape::kMostRows];
 };
 
 }  // namespace millrace::cuda
