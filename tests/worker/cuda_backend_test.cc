@@ -11,6 +11,7 @@
 #include "kernels/cuda/device.h"
 #include "tests/fakes/plans.h"
 #include "worker/engine.h"
+#include "worker/local_stages.h"
 
 namespace millrace {
 namespace {
