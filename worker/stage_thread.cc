@@ -12,6 +12,13 @@ namespace {
 
 enum Phase { kQueued, kTaking, kRunning, kDone };
 
+// A stage gets a little less time than its caller waits, so that of a chain the stage before the late
+// one reports it: it knows best which one it is.
+absl::Time EarlierThan(absl::Time deadline) {
+  const absl::Duration left = std::max(deadline - absl::Now(), absl::ZeroDuration());
+  return deadline - std::min(absl::Milliseconds(50), left / 10);
+}
+
 // The clock cannot express the infinite future.
 std::chrono::system_clock::time_point ToChrono(absl::Time deadline) {
   return absl::ToChronoTime(std::min(deadline, absl::Now() + absl::Hours(1)));
@@ -79,7 +86,7 @@ std::shared_ptr<StageThread::Job> StageThread::NextJob() {
   std::unique_lock lock(mu_);
   changed_.wait(lock, [this] { return stopping_ || waiting_ != nullptr; });
   if (stopping_) return nullptr;
-  waiting_->phase = kTaking;
+  waiting_->phase = waiting_->hidden.rows.rows > 0 ? kTaking : kRunning;
   return std::move(waiting_);
 }
 
@@ -103,7 +110,7 @@ absl::StatusOr<PassResult> StageThread::Run(const Pass& pass, const HiddenStates
   job->pass = pass;
   job->hidden.rows = hidden.rows;
   job->hidden.device = hidden.device;
-  job->deadline = deadline;
+  job->deadline = EarlierThan(deadline);
   std::unique_lock lock(mu_);
   cancelled_ = stopping_;
   waiting_ = job;

@@ -109,9 +109,10 @@ class StageThreadTest : public ::testing::Test {
     }
   }
 
-  static std::unique_ptr<StageThread> Start(Watch* watch, std::unique_ptr<StageLink> next = nullptr) {
+  static std::unique_ptr<StageThread> Start(Watch* watch, std::unique_ptr<StageLink> next = nullptr,
+                                            int stage = 1) {
     return std::make_unique<StageThread>(
-        1, [watch, next = std::move(next)]() mutable -> absl::StatusOr<std::unique_ptr<StageRunner>> {
+        stage, [watch, next = std::move(next)]() mutable -> absl::StatusOr<std::unique_ptr<StageRunner>> {
           return std::make_unique<FakeStage>(watch, std::move(next));
         });
   }
@@ -195,6 +196,15 @@ TEST_F(StageThreadTest, ADeadlineEndsTheWaitAndTheNextPassIsItsOwn) {
   EXPECT_EQ(result->id, 3u);
   EXPECT_EQ(result->outputs[0].log_prob, 36.0f);
   EXPECT_EQ(held_.runs, 2);
+}
+
+TEST_F(StageThreadTest, ALateStageIsNamed) {
+  held_.may_take.Open();
+  const auto first = Start(&free_, MakeLocalLink(Start(&held_, nullptr, 2)), 1);
+  const absl::Status late = Run(*first, 1, 1.0f, absl::Milliseconds(300)).status();
+  EXPECT_EQ(late.code(), absl::StatusCode::kUnavailable) << late;
+  EXPECT_THAT(std::string(late.message()), HasSubstr("stage 2"));
+  held_.may_finish.Open();
 }
 
 TEST_F(StageThreadTest, RunDoesNotReturnWhileItsRowsAreBeingTaken) {
