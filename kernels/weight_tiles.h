@@ -21,11 +21,6 @@
 
 namespace millrace {
 
-// What a matrix of this type is stored as on a GPU.
-inline DType TiledType(DType source) {
-  return source == DType::kBF16 || source == DType::kF32 ? DType::kF16 : source;
-}
-
 struct WeightTiles {
   const uint8_t* data = nullptr;  // device memory, 256-byte aligned; TiledBytes(dtype, rows, cols)
   DType dtype = DType::kF16;      // a TiledType

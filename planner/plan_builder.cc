@@ -8,14 +8,19 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "proto/device_layout.h"
 
 namespace millrace {
 namespace {
 
-std::string PrecisionOf(const ModelSpec& model, const Block& block) {
+// `tiled`: as a GPU holds matrices (proto/device_layout.h).
+std::string PrecisionOf(const ModelSpec& model, const Block& block, bool tiled) {
   std::set<std::string> types;
   for (int t : block.tensors) {
-    if (model.tensors[t].shape.size() == 2) types.insert(std::string(DTypeName(model.tensors[t].dtype)));
+    if (model.tensors[t].shape.size() != 2) continue;
+    const DType file = model.tensors[t].dtype, held = tiled ? TiledType(file) : file;
+    types.insert(held == file ? std::string(DTypeName(file))
+                              : absl::StrCat(DTypeName(held), " (from ", DTypeName(file), ")"));
   }
   return absl::StrJoin(types, " ");
 }
@@ -39,7 +44,9 @@ void AddStage(const PlacementProblem& problem, const MemoryBudget& memory, const
     p.host_route_max_tokens =
         gpu && on_host && CostModel::HostRouteIsFaster(host, device) ? kHostRouteMaxTokens : 0;
     p.weights = memory.BlockWeights(device.kind, b, choice.first, homes);
-    p.precision = PrecisionOf(problem.model, memory.blocks()[b]);
+    // The embedding table stays as in the file.
+    p.precision = PrecisionOf(problem.model, memory.blocks()[b],
+                              !on_host && memory.blocks()[b].kind != BlockKind::kEmbedding);
     plan.blocks.push_back(std::move(p));
   }
   const StageNeeds needs = memory.Needs(device, choice.first, choice.end, homes);

@@ -16,10 +16,15 @@ inline int TileCols(DType dtype) {
   return Info(dtype).block_elements == 256 ? 256 : 64;
 }
 
+// What a matrix of this type is stored as on a GPU.
+inline DType TiledType(DType source) {
+  return source == DType::kBF16 || source == DType::kF32 ? DType::kF16 : source;
+}
+
 // The same bytes per block as in the file, but two per value for F32, which becomes F16; rows are
 // filled up to a multiple of 16 and columns to a multiple of TileCols.
 inline Bytes TiledBytes(DType dtype, int64_t rows, int64_t cols) {
-  if (dtype == DType::kF32) dtype = DType::kF16;
+  dtype = TiledType(dtype);
   const int64_t tile_cols = TileCols(dtype);
   const int64_t full_rows = (rows + kTileRows - 1) / kTileRows * kTileRows;
   const int64_t full_cols = (cols + tile_cols - 1) / tile_cols * tile_cols;

@@ -40,7 +40,7 @@ struct BlockPlacement {
   // larger ones stream to the device. 0 = always stream. A CPU stage computes every pass itself.
   int host_route_max_tokens = 0;
   Bytes weights;          // resident bytes; 0 for bytes shared with another block
-  std::string precision;  // storage types in the block, e.g. "q4_K q6_K"
+  std::string precision;  // of its matrices as they are held, e.g. "q4_K q6_K", "f16 (from f32)"
 };
 
 enum class Purpose : uint8_t { kWeights, kKvCache, kActivations, kOverhead, kStreamRing };

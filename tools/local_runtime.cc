@@ -9,7 +9,7 @@
 #include "tools/cli_io.h"
 #include "tools/progress_bar.h"
 #include "worker/activation_arena.h"
-#include "worker/stage_runner.h"
+#include "worker/local_stages.h"
 
 namespace millrace {
 namespace {

@@ -44,10 +44,12 @@ class Runner : public StageRunner {
 
   absl::Status Load(const PlacementPlan& plan, const StageOptions& options);
 
-  absl::StatusOr<PassResult> Run(const Pass& pass, FloatView hidden, absl::Time deadline) override;
+  absl::StatusOr<PassResult> Run(const Pass& pass, const HiddenStates& hidden,
+                                 absl::Time deadline) override;
   void Cancel() override {
     if (next_) next_->Cancel();
   }
+  bool takes_device_rows() const override { return backend_->takes_device_rows(); }
   int stage() const override { return stage_; }
   Bytes resident_bytes() const override {
     return weights_ + kv_.size() + (backend_ ? backend_->activation_bytes() : Bytes(0));
@@ -64,10 +66,11 @@ class Runner : public StageRunner {
   absl::Status FaultIn(const std::vector<Block>& blocks, const Stage& stage,
                        const StageOptions& options);
   absl::Status CheckPass(const Pass& pass, FloatView hidden) const;
-  absl::Status Begin(const Pass& pass, FloatView hidden);
+  absl::Status Begin(const Pass& pass, const HiddenStates& hidden);
   absl::Status Forward(const Pass& pass);
   absl::Status Head(const Pass& pass, int first);
   absl::StatusOr<PassResult> Outputs(const Pass& pass);
+  absl::StatusOr<PassResult> HandOn(const Pass& pass, absl::Time begin, absl::Time deadline);
 
   std::shared_ptr<const Model> model_;
   const int stage_;
@@ -258,7 +261,7 @@ absl::Status Runner::CheckPass(const Pass& pass, FloatView hidden) const {
   return absl::OkStatus();
 }
 
-absl::Status Runner::Begin(const Pass& pass, FloatView hidden) {
+absl::Status Runner::Begin(const Pass& pass, const HiddenStates& hidden) {
   segments_.clear();
   positions_.clear();
   for (const PassSegment& s : pass.segments) {
@@ -313,37 +316,42 @@ absl::StatusOr<PassResult> Runner::Outputs(const Pass& pass) {
   return result;
 }
 
-absl::StatusOr<PassResult> Runner::Run(const Pass& pass, FloatView hidden, absl::Time deadline) {
-  MILLRACE_RETURN_IF_ERROR(CheckPass(pass, hidden));
-  const absl::Time begin = absl::Now();
-  MILLRACE_RETURN_IF_ERROR(Begin(pass, hidden));
-  MILLRACE_RETURN_IF_ERROR(backend_->Run([&] { return Forward(pass); }));
-  absl::StatusOr<PassResult> result;
-  absl::Duration compute;
-  if (last()) {
-    result = Outputs(pass);
-    compute = absl::Now() - begin;
+// Gives the pass to the next stage and puts this stage's time before those that follow.
+absl::StatusOr<PassResult> Runner::HandOn(const Pass& pass, absl::Time begin, absl::Time deadline) {
+  const bool share = backend_->takes_device_rows() && next_->takes_device_rows();
+  HiddenStates out;
+  if (share) {
+    MILLRACE_ASSIGN_OR_RETURN(out, backend_->ShareHidden());
   } else {
-    MILLRACE_ASSIGN_OR_RETURN(const FloatView out, backend_->ReadHidden());
-    compute = absl::Now() - begin;
-    result = next_->Forward(pass, out, deadline);
+    MILLRACE_ASSIGN_OR_RETURN(out, backend_->ReadHidden());
   }
-  if (result.ok()) result->stage_compute.insert(result->stage_compute.begin(), compute);
+  const absl::Duration queued = absl::Now() - begin;
+  absl::StatusOr<PassResult> result = next_->Forward(pass, out, deadline);
+  if (!result.ok()) return result;
+  absl::Duration compute = queued;
+  if (share) compute = std::max(queued, backend_->shared_pass_time());
+  // The next stage's clock began while this one's device was still computing.
+  if (!result->stage_compute.empty()) {
+    absl::Duration& next = result->stage_compute.front();
+    next -= std::min(next, compute - queued);
+  }
+  result->stage_compute.insert(result->stage_compute.begin(), compute);
   return result;
 }
 
-class LocalLink : public StageLink {
- public:
-  explicit LocalLink(std::unique_ptr<StageRunner> next) : next_(std::move(next)) {}
-  absl::StatusOr<PassResult> Forward(const Pass& pass, FloatView hidden,
-                                     absl::Time deadline) override {
-    return next_->Run(pass, hidden, deadline);
-  }
-  void Cancel() override { next_->Cancel(); }
-
- private:
-  std::unique_ptr<StageRunner> next_;
-};
+absl::StatusOr<PassResult> Runner::Run(const Pass& pass, const HiddenStates& hidden,
+                                       absl::Time deadline) {
+  MILLRACE_RETURN_IF_ERROR(CheckPass(pass, hidden.rows));
+  const absl::Time begin = absl::Now();
+  const absl::Status begun = Begin(pass, hidden);
+  if (hidden.taken) hidden.taken();
+  MILLRACE_RETURN_IF_ERROR(begun);
+  MILLRACE_RETURN_IF_ERROR(backend_->Run([&] { return Forward(pass); }));
+  if (!last()) return HandOn(pass, begin, deadline);
+  absl::StatusOr<PassResult> result = Outputs(pass);
+  if (result.ok()) result->stage_compute.push_back(absl::Now() - begin);
+  return result;
+}
 
 absl::Status CheckPlan(const Model& model, const PlacementPlan& plan, int stage, bool has_next) {
   const std::string fingerprint = FingerprintOf(model.spec());
@@ -392,23 +400,6 @@ absl::StatusOr<std::unique_ptr<StageRunner>> StageRunner::Create(std::shared_ptr
   auto runner = std::make_unique<Runner>(std::move(model), plan, stage, std::move(next));
   MILLRACE_RETURN_IF_ERROR(runner->Load(plan, options));
   return runner;
-}
-
-std::unique_ptr<StageLink> MakeLocalLink(std::unique_ptr<StageRunner> next) {
-  return std::make_unique<LocalLink>(std::move(next));
-}
-
-absl::StatusOr<std::unique_ptr<StageRunner>> CreateLocalStages(std::shared_ptr<const Model> model,
-                                                               const PlacementPlan& plan,
-                                                               const StageOptions& options) {
-  std::unique_ptr<StageRunner> next;
-  for (int stage = static_cast<int>(plan.stages.size()) - 1; stage >= 0; --stage) {
-    std::unique_ptr<StageLink> link = next ? MakeLocalLink(std::move(next)) : nullptr;
-    MILLRACE_ASSIGN_OR_RETURN(
-        next, StageRunner::Create(model, plan, stage, std::move(link), options));
-  }
-  if (next == nullptr) return absl::InvalidArgumentError("the plan has no stages");
-  return next;
 }
 
 }  // namespace millrace

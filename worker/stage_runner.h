@@ -7,9 +7,9 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "kernels/views.h"
 #include "proto/bytes.h"
 #include "proto/placement_plan.h"
+#include "worker/hidden_states.h"
 #include "worker/link/stage_link.h"
 #include "worker/model/model.h"
 #include "worker/pass.h"
@@ -23,7 +23,8 @@ struct StageOptions {
   std::function<void(Bytes done, Bytes total)> on_load_progress;
 };
 
-// Owned and called by one thread at a time. Holds the stage's weights (views of the Model), KV
+// Created, called and destroyed by the one thread that owns its device (stage_thread.h); a stage
+// alone may be created by one thread and used by another afterwards. Holds the stage's weights (views of the Model), KV
 // cache and activation arena.
 class StageRunner {
  public:
@@ -38,24 +39,19 @@ class StageRunner {
   // `hidden` [n, d_model] f32 from the stage before; empty for the first stage, which embeds
   // pass.tokens. Returns the last stage's result. Validates the pass (token range, slots, positions
   // within the context, rows): InvalidArgument names what is wrong. DeadlineExceeded / Unavailable
-  // come from the link.
-  virtual absl::StatusOr<PassResult> Run(const Pass& pass, FloatView hidden,
+  // come from the link. A pass without outputs may still be computed on a device after it returned;
+  // what comes later waits for it there.
+  virtual absl::StatusOr<PassResult> Run(const Pass& pass, const HiddenStates& hidden,
                                          absl::Time deadline) = 0;
 
   // Any thread: makes a Run that waits for the next stage return Cancelled.
   virtual void Cancel() = 0;
 
+  // Whether Run takes hidden states that lie on a device.
+  virtual bool takes_device_rows() const { return false; }
   virtual int stage() const = 0;
   virtual Bytes resident_bytes() const = 0;  // weights + KV + activations as allocated
 };
-
-// A link to a stage of the same process: runs `next` on the caller's thread.
-std::unique_ptr<StageLink> MakeLocalLink(std::unique_ptr<StageRunner> next);
-
-// All stages of a plan in this process, chained by local links; returns the first.
-absl::StatusOr<std::unique_ptr<StageRunner>> CreateLocalStages(std::shared_ptr<const Model> model,
-                                                               const PlacementPlan& plan,
-                                                               const StageOptions& options);
 
 }  // namespace millrace
 

@@ -13,6 +13,7 @@
 #include "worker/activation_arena.h"
 #include "worker/generate_messages.h"
 #include "worker/link/grpc_link.h"
+#include "worker/local_stages.h"
 #include "worker/process_memory.h"
 
 namespace millrace {
@@ -147,44 +148,35 @@ absl::StatusOr<std::shared_ptr<LoadedStages>> Worker::Build(const PlacementPlan&
   loaded->plan = plan;
   loaded->stages = stages;
   const int last = static_cast<int>(plan.stages.size()) - 1;
-  std::unique_ptr<StageRunner> next_here;  // of stage + 1, when this worker holds it too
-  for (auto it = stages.rbegin(); it != stages.rend(); ++it) {
-    const int stage = *it;
+  for (size_t i = 0; i < stages.size();) {
+    const int first = stages[i];
+    int end = first;
+    for (; i < stages.size() && stages[i] == end; ++i) ++end;
     std::unique_ptr<StageLink> link;
-    if (next_here != nullptr) {
-      link = MakeLocalLink(std::move(next_here));
-    } else if (stage < last) {
-      const Stage& next = plan.stages[stage + 1];
-      link = MakeGrpcLink({options_.host.worker, next.worker, next.address, stage + 1, plan.epoch});
+    if (end <= last) {
+      const Stage& next = plan.stages[end];
+      link = MakeGrpcLink({options_.host.worker, next.worker, next.address, end, plan.epoch});
     }
-    StageOptions options;
-    options.threads = options_.host.threads;
-    if (progress) {
-      options.on_load_progress = [&progress, stage](Bytes done, Bytes total) {
-        progress(stage, done, total);
-      };
+    MILLRACE_ASSIGN_OR_RETURN(StageChain chain,
+                              CreateStageChain(model, plan, first, end, std::move(link),
+                                               options_.host.threads, progress));
+    for (int stage = first; stage < end; ++stage) {
+      loaded->stage_resident[stage] = chain.resident[static_cast<size_t>(stage - first)];
+      loaded->resident += loaded->stage_resident[stage];
     }
-    absl::StatusOr<std::unique_ptr<StageRunner>> runner =
-        StageRunner::Create(model, plan, stage, std::move(link), options);
-    if (!runner.ok()) return Annotate(runner.status(), absl::StrCat("stage ", stage));
-    loaded->stage_resident[stage] = (*runner)->resident_bytes();
-    loaded->resident += loaded->stage_resident[stage];
-    const bool fed_here = std::binary_search(stages.begin(), stages.end(), stage - 1);
-    if (fed_here) {
-      next_here = *std::move(runner);
-    } else if (stage > 0) {
+    if (first > 0) {
       loaded->servers.push_back(
-          std::make_unique<StageServer>(*std::move(runner), plan.epoch, model->spec().d_model,
+          std::make_unique<StageServer>(std::move(chain.first), plan.epoch, model->spec().d_model,
                                         int64_t{plan.max_pass_tokens} * model->spec().d_model));
-    } else {
-      EngineOptions engine;
-      engine.slots = plan.slots;
-      engine.context = plan.context;
-      engine.max_pass_tokens = plan.max_pass_tokens;
-      if (max_queue > 0) engine.max_queue = max_queue;
-      engine.epoch = plan.epoch;
-      MILLRACE_ASSIGN_OR_RETURN(loaded->engine, Engine::Create(model, *std::move(runner), engine));
+      continue;
     }
+    EngineOptions engine;
+    engine.slots = plan.slots;
+    engine.context = plan.context;
+    engine.max_pass_tokens = plan.max_pass_tokens;
+    if (max_queue > 0) engine.max_queue = max_queue;
+    engine.epoch = plan.epoch;
+    MILLRACE_ASSIGN_OR_RETURN(loaded->engine, Engine::Create(model, std::move(chain.first), engine));
   }
   return loaded;
 }

@@ -109,6 +109,22 @@ TEST_F(ClusterTest, ThreeWorkersGiveTheGoldenTokensAndLogits) {
   }
 }
 
+// Some stages follow each other inside a worker, some across: threads and streams in one chain.
+TEST_F(ClusterTest, WorkersWithTwoDevicesEachGiveTheGoldenTokens) {
+  for (const char* name : {"w0", "w1"}) {
+    cluster_.StartWorker(name, "48MiB", {"--devices", "cpu:26500KiB,cpu:6MiB"});
+  }
+  ASSERT_TRUE(cluster_.WaitForWorkers(2));
+  v1::LoadRequest request = DemoRequest();
+  request.mutable_options()->set_max_pass_tokens(64);
+  const v1::PlacementPlan plan = LoadDemo(request);
+  EXPECT_EQ(WorkersOf(plan).size(), 2u);
+  EXPECT_GT(plan.stages_size(), 2) << "the budgets must force a split inside a worker";
+  for (const GoldenCase& golden : goldens_) {
+    EXPECT_EQ(cluster_.Generate(GreedyRequest(golden, 48)).tokens, golden.greedy);
+  }
+}
+
 TEST_F(ClusterTest, MoreClientsThanSlotsAllGetTheirTokens) {
   ASSERT_NO_FATAL_FAILURE(Start(2));
   LoadDemo(DemoRequest(/*slots=*/3));

@@ -90,6 +90,22 @@ TEST(GpuSolverTest, ExactFitIsFoundAndTheLedgerIsValid) {
   EXPECT_FALSE(ValidatePlan(p, *result.plan).ok());
 }
 
+TEST(GpuSolverTest, ThePlanSaysWhatAGpuHolds) {
+  PlacementProblem p = GpuProblem(false, 1_GiB);
+  for (TensorSpec& t : p.model.tensors) {
+    if (t.shape.size() != 2) continue;
+    t.dtype = DType::kF32;
+    t.size = RowBytes(t.dtype, t.cols()) * t.rows();
+  }
+  const PlacementPlan gpu = *Solve(p)->plan;
+  EXPECT_EQ(gpu.blocks.front().precision, "f32");  // the table, as in the file
+  EXPECT_EQ(gpu.blocks[1].precision, "f16 (from f32)");
+  EXPECT_EQ(gpu.blocks.back().precision, "f16 (from f32)");
+  p.cluster.hosts = {CpuHost("w", 1_GiB, 20)};
+  const PlacementPlan cpu = *Solve(p)->plan;
+  for (const BlockPlacement& b : cpu.blocks) EXPECT_EQ(b.precision, "f32");
+}
+
 TEST(GpuSolverTest, SplitsOverLogicalDevicesOfOneGpu) {
   PlacementProblem p = GpuProblem(false, 16_MiB);
   p.cluster.hosts[0].devices.push_back(Gpu("gpu0#1", 16_MiB, 4000, 50));

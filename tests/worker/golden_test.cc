@@ -9,6 +9,7 @@
 
 #include "tests/fakes/plans.h"
 #include "worker/engine.h"
+#include "worker/local_stages.h"
 
 namespace millrace {
 namespace {

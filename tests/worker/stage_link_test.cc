@@ -24,7 +24,9 @@ constexpr int kCols = 1500;  // several chunks for a few hundred rows
 // Answers row r of output i with the sum of that row; long logits when asked.
 class FakeStage : public StageRunner {
  public:
-  absl::StatusOr<PassResult> Run(const Pass& pass, FloatView hidden, absl::Time) override {
+  absl::StatusOr<PassResult> Run(const Pass& pass, const HiddenStates& given,
+                                 absl::Time) override {
+    const FloatView hidden = given.rows;
     if (fail_next_.exchange(false)) return absl::InvalidArgumentError("slot 99 does not exist");
     if (slow_) hold_.WaitForNotificationWithTimeout(absl::Seconds(5));
     PassResult result;

@@ -3,9 +3,10 @@
 //
 // Contract:
 // 1. A backend belongs to one thread (the stage's owner). Ops are ordered; a device runs them
-//    asynchronously and is waited for only in ReadHidden and Collect.
+//    asynchronously and is waited for only in ReadHidden and Collect, and by BeginPass for the pass
+//    before.
 // 2. Load time: Create, then Place every tensor, then AllocateKv. Then passes: BeginPass, ops (inside
-//    Run), ReadHidden or Collect.
+//    Run), ReadHidden, ShareHidden or Collect.
 // 3. Views point into memory of this device that the backend owns. Activation rows (Activations) are
 //    stored as the device likes them: f32 on a CPU, f16 on a GPU; the residual stream (FloatView) is
 //    always f32.
@@ -28,6 +29,7 @@
 #include "proto/cluster_spec.h"
 #include "proto/ids.h"
 #include "proto/model_spec.h"
+#include "worker/hidden_states.h"
 #include "worker/pass.h"
 
 namespace millrace {
@@ -101,10 +103,11 @@ class Backend {
   virtual absl::StatusOr<std::unique_ptr<DeviceMemory>> Allocate(Bytes size, const char* what) = 0;
 
   // ---- a pass ----
-  // Takes in rows, positions and outputs (the views must live until Collect or ReadHidden) and
-  // makes the rope table. `hidden`: [n, d_model] f32 in host memory from the stage before, or empty.
+  // Takes in rows, positions and outputs (the views must live until Collect, ReadHidden or
+  // ShareHidden), `hidden` from the stage before (empty for the first stage; it has been copied, or
+  // the copy is queued, when this returns) and makes the rope table.
   virtual absl::Status BeginPass(const Pass& pass, absl::Span<const AttentionSegment> segments,
-                                 absl::Span<const int> positions, FloatView hidden) = 0;
+                                 absl::Span<const int> positions, const HiddenStates& hidden) = 0;
   virtual PassBuffers buffers() const = 0;  // of the pass begun
   // Calls `ops` once. A device may record them and replay the record for later passes of the same
   // shape, so `ops` does the same for every pass with equal numbers of rows and outputs.
@@ -136,6 +139,16 @@ class Backend {
   virtual absl::StatusOr<std::vector<RowOutput>> Collect(int first, int count) = 0;
   // Waits. The residual stream as f32 in host memory, valid until the next pass.
   virtual absl::StatusOr<FloatView> ReadHidden() = 0;
+
+  // Whether BeginPass takes rows that lie on a device, and ShareHidden gives such.
+  virtual bool takes_device_rows() const { return false; }
+  // Does not wait. The residual stream where it lies; the next pass waits on the device before it
+  // overwrites what is still being copied.
+  virtual absl::StatusOr<HiddenStates> ShareHidden() {
+    return absl::UnimplementedError("hidden states are read through host memory here");
+  }
+  // What the device took for the pass that ShareHidden gave away; zero while it is not done.
+  virtual absl::Duration shared_pass_time() const { return absl::ZeroDuration(); }
 };
 
 // The CPU with `options.threads` threads and the best instructions it has.

@@ -92,14 +92,15 @@ class GrpcLink : public StageLink {
         channel_(MakeChannel(options.address)),
         stub_(v1::WorkerService::NewStub(channel_)) {}
 
-  absl::StatusOr<PassResult> Forward(const Pass& pass, FloatView hidden,
+  absl::StatusOr<PassResult> Forward(const Pass& pass, const HiddenStates& hidden,
                                      absl::Time deadline) override {
+    MILLRACE_CHECK(hidden.device == nullptr);
     {
       absl::MutexLock lock(&mu_);
       cancelled_ = false;
     }
     MILLRACE_RETURN_IF_ERROR(EnsureOpen(deadline));
-    MILLRACE_RETURN_IF_ERROR(Send(pass, hidden, deadline));
+    MILLRACE_RETURN_IF_ERROR(Send(pass, hidden.rows, deadline));
     return Receive(pass, deadline);
   }
 

@@ -109,13 +109,14 @@ class CpuBackend : public Backend {
 
   // ---- a pass ----
   absl::Status BeginPass(const Pass& pass, absl::Span<const AttentionSegment> segments,
-                         absl::Span<const int> positions, FloatView hidden) override {
+                         absl::Span<const int> positions, const HiddenStates& hidden) override {
+    MILLRACE_CHECK(hidden.device == nullptr);
     pass_ = &pass;
     segments_ = segments;
     results_.clear();
     RopeTable(context_, positions, frequencies_, At(layout_.rope));
-    for (int64_t r = 0; r < hidden.rows; ++r) {
-      std::memcpy(At(layout_.hidden) + r * model_.d_model, hidden.row(r),
+    for (int64_t r = 0; r < hidden.rows.rows; ++r) {
+      std::memcpy(At(layout_.hidden) + r * model_.d_model, hidden.rows.row(r),
                   sizeof(float) * static_cast<size_t>(model_.d_model));
     }
     return absl::OkStatus();

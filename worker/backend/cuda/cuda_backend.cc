@@ -21,6 +21,7 @@
 #include "kernels/rope_cuda.h"
 #include "proto/device_layout.h"
 #include "proto/status_macros.h"
+#include "worker/backend/cuda/device_rows.h"
 #include "worker/backend/cuda/gpu_memory.h"
 #include "worker/backend/cuda/pass_meta.h"
 #include "worker/backend/cuda/prefill_matmul.h"
@@ -72,11 +73,12 @@ class CudaBackend : public Backend {
         layout_(LayOutGpuActivations(model, options.max_pass_tokens, options.slots, options.context,
                                      options.last_stage)),
         small_meta_(kGpuSmallBatchTokens, kGpuSmallBatchTokens),
-        large_meta_(options.max_pass_tokens, options.slots) {}
+        large_meta_(options.max_pass_tokens, options.slots), receiver_(device) {}
 
   ~CudaBackend() override {
     Use().IgnoreError();
     stream().Wait(kPassTimeout).IgnoreError();
+    if (shared_) shared_->WaitUntilTaken(kPassTimeout).IgnoreError();
   }
 
   absl::Status Init();
@@ -110,7 +112,7 @@ class CudaBackend : public Backend {
   }
 
   absl::Status BeginPass(const Pass& pass, absl::Span<const AttentionSegment> segments,
-                         absl::Span<const int> positions, FloatView hidden) override;
+                         absl::Span<const int> positions, const HiddenStates& hidden) override;
   PassBuffers buffers() const override;
   absl::Status Run(absl::FunctionRef<absl::Status()> ops) override;
 
@@ -132,10 +134,15 @@ class CudaBackend : public Backend {
   absl::Status Head(const float* norm, WeightsId head, int first, int count) override;
   absl::StatusOr<std::vector<RowOutput>> Collect(int first, int count) override;
   absl::StatusOr<FloatView> ReadHidden() override;
+  bool takes_device_rows() const override { return true; }
+  absl::StatusOr<HiddenStates> ShareHidden() override;
+  absl::Duration shared_pass_time() const override {
+    return shared_->PassTime().value_or(absl::ZeroDuration());
+  }
 
  private:
   cuda::StreamView stream() const { return stream_.view(); }
-  // Makes the device current on the calling thread: stages on several devices share a thread.
+  // Makes the device current on the calling thread, which need not be the one that created this.
   absl::Status Use() const { return MILLRACE_CUDA_STATUS(cudaSetDevice(device_)); }
   template <typename T = float>
   T* At(size_t offset) const {
@@ -158,6 +165,7 @@ class CudaBackend : public Backend {
   absl::Status Multiply(const Activations& x, WeightsId weights, bool accumulate, FloatView out);
   cuda::RopeAppendArgs RopeArgs(FloatView qkv, const LayerSpec& layer, const float* q_norm,
                                 const float* k_norm) const;
+  absl::Status TakeHidden(const HiddenStates& hidden);
   absl::Status Issue(absl::FunctionRef<absl::Status()> ops);
   absl::Status Replay(const GraphKey& key, absl::FunctionRef<absl::Status()> ops);
   size_t CounterBytes(int heads) const;
@@ -181,13 +189,14 @@ class CudaBackend : public Backend {
   TensorSpec embedding_;
   const std::byte* embedding_data_ = nullptr;
   const double* frequencies_ = nullptr;
+  RowsReceiver receiver_;
+  std::unique_ptr<DeviceRows> shared_;  // null on the last stage
 
   // Of the pass begun.
   const Pass* pass_ = nullptr;
   PassShape shape_;
   bool small_ = false;
   int context_bucket_ = 0;
-  bool hidden_given_ = false;
   cuda::DeferredNorm norm_;  // of the normed rows; sums null: they are whole
   bool outputs_written_ = false;  // the first outputs are in the pinned metadata already
   std::vector<bool> to_host_;
@@ -220,6 +229,9 @@ absl::Status CudaBackend::Init() {
   auto* to = At<double>(layout_.meta + layout_.meta_bytes - frequency_bytes);
   MILLRACE_RETURN_IF_ERROR(CopyAsync(to, frequencies.data(), SizeOf(size), stream()));
   frequencies_ = to;
+  if (!options_.last_stage) {
+    MILLRACE_ASSIGN_OR_RETURN(shared_, DeviceRows::Create(device_));
+  }
   return stream().Wait(kPassTimeout);
 }
 
@@ -236,7 +248,7 @@ absl::Status CudaBackend::MakePrefill() {
 }
 
 absl::Status CudaBackend::BeginPass(const Pass& pass, absl::Span<const AttentionSegment> segments,
-                                    absl::Span<const int> positions, FloatView hidden) {
+                                    absl::Span<const int> positions, const HiddenStates& hidden) {
   MILLRACE_RETURN_IF_ERROR(Use());
   if (!prefill_) MILLRACE_RETURN_IF_ERROR(MakePrefill());
   // A pass without outputs was not waited for, and its metadata is about to be overwritten.
@@ -250,19 +262,29 @@ absl::Status CudaBackend::BeginPass(const Pass& pass, absl::Span<const Attention
   const int count = std::min<int>(kMaxGpuHeadRows, static_cast<int>(pass.outputs.size()));
   WriteOutputs(pass, 0, count, meta(), pinned_meta(), to_host_);
   outputs_written_ = true;
-  hidden_given_ = hidden.rows > 0;
-  if (hidden_given_) {
-    const size_t row = sizeof(float) * static_cast<size_t>(model_.d_model);
-    if (!pinned_hidden_) {
-      MILLRACE_ASSIGN_OR_RETURN(
-          pinned_hidden_, cuda::PinnedBuffer::Create(SizeOf(row * static_cast<size_t>(options_.max_pass_tokens))));
-    }
-    for (int64_t r = 0; r < hidden.rows; ++r) {
-      std::memcpy(static_cast<std::byte*>(pinned_hidden_->data()) + static_cast<size_t>(r) * row,
-                  hidden.row(r), row);
-    }
+  // Before anything overwrites rows that the next stage may still be copying.
+  if (shared_) MILLRACE_RETURN_IF_ERROR(shared_->Begin(stream()));
+  return TakeHidden(hidden);
+}
+
+absl::Status CudaBackend::TakeHidden(const HiddenStates& hidden) {
+  const FloatView& from = hidden.rows;
+  if (from.rows == 0) return absl::OkStatus();
+  const size_t row = sizeof(float) * static_cast<size_t>(model_.d_model);
+  const Bytes size = SizeOf(row * static_cast<size_t>(from.rows));
+  if (hidden.device != nullptr) {
+    MILLRACE_CHECK(from.stride == from.cols);
+    return receiver_.Take(*hidden.device, from.data, At(layout_.hidden), size, stream());
   }
-  return absl::OkStatus();
+  if (!pinned_hidden_) {
+    MILLRACE_ASSIGN_OR_RETURN(
+        pinned_hidden_, cuda::PinnedBuffer::Create(SizeOf(row * static_cast<size_t>(options_.max_pass_tokens))));
+  }
+  for (int64_t r = 0; r < from.rows; ++r) {
+    std::memcpy(static_cast<std::byte*>(pinned_hidden_->data()) + static_cast<size_t>(r) * row,
+                from.row(r), row);
+  }
+  return CopyAsync(At(layout_.hidden), pinned_hidden_->data(), size, stream());
 }
 
 PassBuffers CudaBackend::buffers() const {
@@ -284,15 +306,10 @@ PassBuffers CudaBackend::buffers() const {
   return b;
 }
 
-// The pass's metadata and hidden states to the device, the rope table, then `ops`.
+// The pass's metadata to the device, the rope table, then `ops`.
 absl::Status CudaBackend::Issue(absl::FunctionRef<absl::Status()> ops) {
   MILLRACE_RETURN_IF_ERROR(
       CopyAsync(Meta<std::byte>(0), pinned_meta(), SizeOf(meta().bytes), stream()));
-  if (hidden_given_) {
-    const int64_t size = int64_t{shape_.rows} * model_.d_model * 4;
-    MILLRACE_RETURN_IF_ERROR(
-        CopyAsync(At(layout_.hidden), pinned_hidden_->data(), Bytes(size), stream()));
-  }
   MILLRACE_RETURN_IF_ERROR(
       cuda::RopeTable(rows(), frequencies_, model_.rope.dims / 2, At(layout_.rope), stream()));
   return ops();
@@ -550,6 +567,13 @@ absl::StatusOr<FloatView> CudaBackend::ReadHidden() {
                                      SizeOf(row * static_cast<size_t>(shape_.rows)), stream()));
   MILLRACE_RETURN_IF_ERROR(stream().Wait(kPassTimeout));
   return FloatView(static_cast<float*>(pinned_hidden_->data()), shape_.rows, model_.d_model);
+}
+
+absl::StatusOr<HiddenStates> CudaBackend::ShareHidden() {
+  MILLRACE_RETURN_IF_ERROR(shared_->Offer(stream()));
+  HiddenStates hidden = buffers().hidden;
+  hidden.device = shared_.get();
+  return hidden;
 }
 
 // Shapes that the kernels take.
