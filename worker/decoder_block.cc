@@ -11,6 +11,13 @@ Activations Narrow(const Activations& a, int64_t cols, int64_t stride) {
   return {a.data, a.rows, cols, stride};
 }
 
+absl::StatusOr<WeightsId> PlaceGroup(Backend& backend, Home home,
+                                     absl::Span<const HostTensor> matrices,
+                                     absl::Span<const HostTensor> biases) {
+  return home == Home::kDevice ? backend.PlaceMatrices(matrices, biases)
+                               : backend.StreamMatrices(matrices, biases);
+}
+
 }  // namespace
 
 HostTensor TensorOf(const Model& model, TensorRole role, int layer) {
@@ -19,31 +26,31 @@ HostTensor TensorOf(const Model& model, TensorRole role, int layer) {
   return {&model.spec().tensors[index], model.TensorBytes(index)};
 }
 
-absl::StatusOr<AttentionWeights> PlaceAttention(Backend& backend, const Model& model, int layer) {
+absl::StatusOr<AttentionWeights> PlaceAttention(Backend& backend, const Model& model, int layer,
+                                                Home home) {
   using R = TensorRole;
   auto tensor = [&](R role) { return TensorOf(model, role, layer); };
   AttentionWeights w;
   MILLRACE_ASSIGN_OR_RETURN(w.norm, backend.PlaceVector(tensor(R::kAttnNorm)));
   MILLRACE_ASSIGN_OR_RETURN(
-      w.qkv, backend.PlaceMatrices(
-                 {tensor(R::kAttnQ), tensor(R::kAttnK), tensor(R::kAttnV)},
-                 {tensor(R::kAttnQBias), tensor(R::kAttnKBias), tensor(R::kAttnVBias)}));
-  MILLRACE_ASSIGN_OR_RETURN(w.output, backend.PlaceMatrices({tensor(R::kAttnOutput)},
-                                                            {tensor(R::kAttnOutputBias)}));
+      w.qkv, PlaceGroup(backend, home, {tensor(R::kAttnQ), tensor(R::kAttnK), tensor(R::kAttnV)},
+                        {tensor(R::kAttnQBias), tensor(R::kAttnKBias), tensor(R::kAttnVBias)}));
+  MILLRACE_ASSIGN_OR_RETURN(w.output, PlaceGroup(backend, home, {tensor(R::kAttnOutput)},
+                                                 {tensor(R::kAttnOutputBias)}));
   MILLRACE_ASSIGN_OR_RETURN(w.q_norm, backend.PlaceVector(tensor(R::kAttnQNorm)));
   MILLRACE_ASSIGN_OR_RETURN(w.k_norm, backend.PlaceVector(tensor(R::kAttnKNorm)));
   return w;
 }
 
-absl::StatusOr<FeedForwardWeights> PlaceFeedForward(Backend& backend, const Model& model,
-                                                    int layer) {
+absl::StatusOr<FeedForwardWeights> PlaceFeedForward(Backend& backend, const Model& model, int layer,
+                                                    Home home) {
   using R = TensorRole;
   auto tensor = [&](R role) { return TensorOf(model, role, layer); };
   FeedForwardWeights w;
   MILLRACE_ASSIGN_OR_RETURN(w.norm, backend.PlaceVector(tensor(R::kFfnNorm)));
-  MILLRACE_ASSIGN_OR_RETURN(w.gate_up,
-                            backend.PlaceMatrices({tensor(R::kFfnGate), tensor(R::kFfnUp)}, {}));
-  MILLRACE_ASSIGN_OR_RETURN(w.down, backend.PlaceMatrices({tensor(R::kFfnDown)}, {}));
+  MILLRACE_ASSIGN_OR_RETURN(
+      w.gate_up, PlaceGroup(backend, home, {tensor(R::kFfnGate), tensor(R::kFfnUp)}, {}));
+  MILLRACE_ASSIGN_OR_RETURN(w.down, PlaceGroup(backend, home, {tensor(R::kFfnDown)}, {}));
   return w;
 }
 

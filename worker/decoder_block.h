@@ -5,6 +5,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "proto/model_spec.h"
+#include "proto/placement_plan.h"
 #include "worker/backend/backend.h"
 #include "worker/kv_cache.h"
 #include "worker/model/model.h"
@@ -27,8 +28,12 @@ struct FeedForwardWeights {
 // A tensor of the model by role; without spec where the file has none.
 HostTensor TensorOf(const Model& model, TensorRole role, int layer = -1);
 
-absl::StatusOr<AttentionWeights> PlaceAttention(Backend& backend, const Model& model, int layer);
-absl::StatusOr<FeedForwardWeights> PlaceFeedForward(Backend& backend, const Model& model, int layer);
+// Matrices that are not homed on the device stay in host memory and are streamed; vectors are placed
+// in any case.
+absl::StatusOr<AttentionWeights> PlaceAttention(Backend& backend, const Model& model, int layer,
+                                                Home home);
+absl::StatusOr<FeedForwardWeights> PlaceFeedForward(Backend& backend, const Model& model, int layer,
+                                                    Home home);
 
 // Both take pass.normed, the norm of pass.hidden with this block's own weight, and leave there the norm
 // with `next_norm`, the next block's, where that is not null.

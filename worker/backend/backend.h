@@ -95,6 +95,10 @@ class Backend {
   // `biases`: empty, or one per matrix, each may be without spec.
   virtual absl::StatusOr<WeightsId> PlaceMatrices(absl::Span<const HostTensor> matrices,
                                                   absl::Span<const HostTensor> biases) = 0;
+  // The same of matrices whose bytes stay in host memory: they come to the device for each use, in the
+  // order that Expect gives. A CPU reads them in place.
+  virtual absl::StatusOr<WeightsId> StreamMatrices(absl::Span<const HostTensor> matrices,
+                                                   absl::Span<const HostTensor> biases) = 0;
   // A small vector (norm) as f32, or a null pointer for a tensor without spec.
   virtual absl::StatusOr<const float*> PlaceVector(const HostTensor& vector) = 0;
   // The table that Embed looks tokens up in.
@@ -109,9 +113,13 @@ class Backend {
   virtual absl::Status BeginPass(const Pass& pass, absl::Span<const AttentionSegment> segments,
                                  absl::Span<const int> positions, const HiddenStates& hidden) = 0;
   virtual PassBuffers buffers() const = 0;  // of the pass begun
-  // Calls `ops` once. A device may record them and replay the record for later passes of the same
-  // shape, so `ops` does the same for every pass with equal numbers of rows and outputs.
-  virtual absl::Status Run(absl::FunctionRef<absl::Status()> ops) = 0;
+  // The groups that the pass's ops will read, in their order; Head's group comes last, as often as it
+  // is called. Called before Run.
+  virtual absl::Status Expect(absl::Span<const WeightsId> order) = 0;
+  // Calls `ops` once. Where they `repeat`, a device may record them and replay the record for later
+  // passes of the same shape: `ops` does the same for every pass with equal numbers of rows and
+  // outputs, reads placed weights only, and waits for nothing.
+  virtual absl::Status Run(absl::FunctionRef<absl::Status()> ops, bool repeat) = 0;
 
   virtual absl::Status Embed(FloatView out) = 0;  // the pass's tokens
   // normed = RmsNorm(hidden), as the products that follow take it: a device may leave a row's scale
@@ -139,6 +147,11 @@ class Backend {
   virtual absl::StatusOr<std::vector<RowOutput>> Collect(int first, int count) = 0;
   // Waits. The residual stream as f32 in host memory, valid until the next pass.
   virtual absl::StatusOr<FloatView> ReadHidden() = 0;
+  // Host memory [n, d_model] f32 that BeginPass takes hidden states from without another copy.
+  virtual absl::StatusOr<FloatView> HostRows(int64_t n) = 0;
+  // The residual stream from where ReadHidden put it, as the caller has changed it since. The memory
+  // is not to be touched before the next ReadHidden.
+  virtual absl::Status WriteHidden() = 0;
 
   // Whether BeginPass takes rows that lie on a device, and ShareHidden gives such.
   virtual bool takes_device_rows() const { return false; }

@@ -90,6 +90,11 @@ class CpuBackend : public Backend {
     return WeightsId{static_cast<int>(groups_.size()) - 1};
   }
 
+  absl::StatusOr<WeightsId> StreamMatrices(absl::Span<const HostTensor> matrices,
+                                           absl::Span<const HostTensor> biases) override {
+    return PlaceMatrices(matrices, biases);
+  }
+
   absl::StatusOr<const float*> PlaceVector(const HostTensor& vector) override {
     if (vector.spec == nullptr) return nullptr;
     std::vector<float> values(static_cast<size_t>(vector.spec->cols()));
@@ -116,7 +121,9 @@ class CpuBackend : public Backend {
     results_.clear();
     RopeTable(context_, positions, frequencies_, At(layout_.rope));
     for (int64_t r = 0; r < hidden.rows.rows; ++r) {
-      std::memcpy(At(layout_.hidden) + r * model_.d_model, hidden.rows.row(r),
+      float* to = At(layout_.hidden) + r * model_.d_model;
+      if (to == hidden.rows.row(r)) continue;
+      std::memcpy(to, hidden.rows.row(r),
                   sizeof(float) * static_cast<size_t>(model_.d_model));
     }
     return absl::OkStatus();
@@ -135,7 +142,8 @@ class CpuBackend : public Backend {
     return b;
   }
 
-  absl::Status Run(absl::FunctionRef<absl::Status()> ops) override { return ops(); }
+  absl::Status Expect(absl::Span<const WeightsId>) override { return absl::OkStatus(); }
+  absl::Status Run(absl::FunctionRef<absl::Status()> ops, bool) override { return ops(); }
 
   absl::Status Embed(FloatView out) override {
     millrace::Embed(context_, embedding_, pass_->tokens, out);
@@ -219,6 +227,10 @@ class CpuBackend : public Backend {
   }
 
   absl::StatusOr<FloatView> ReadHidden() override { return buffers().hidden; }
+  absl::StatusOr<FloatView> HostRows(int64_t n) override {
+    return FloatView(At(layout_.hidden), n, model_.d_model);
+  }
+  absl::Status WriteHidden() override { return absl::OkStatus(); }
 
  private:
   struct Part {
