@@ -23,13 +23,14 @@ bool Feasible(const PlacementProblem& problem, const ResolvedPins& pins) {
 // Everything the model could ever ask of one memory: enough for any budget search.
 Bytes Plenty(const PlacementProblem& problem) {
   const MemoryBudget memory(problem);
-  Bytes sum = 4 * kDeviceGrain;
-  for (const ActivationNeeds& a : {problem.activations, problem.gpu_activations}) {
+  Bytes sum = 4 * kDeviceGrain + kStreamStaging + memory.HopBuffers();
+  for (const ActivationNeeds& a :
+       {problem.activations, problem.gpu_activations, problem.host_route_activations}) {
     sum += a.body + a.first_extra + a.last_extra;
   }
   for (int b = 0; b < memory.size(); ++b) {
     sum += memory.blocks()[b].weights * 2 + memory.Kv(b);
-    sum += memory.BlockWeights(DeviceKind::kGpu, b, 0, {});
+    sum += memory.GpuWeights(b) + 2 * memory.Streamed(b).tiled_group;
   }
   return sum;
 }
@@ -67,9 +68,21 @@ bool AnsweredFor(const PlacementProblem& problem, const ResolvedPins& pins, cons
   });
 }
 
+// Keeps in `best` the smallest raise of one memory from `budget` on that makes the problem solvable.
+void TryRaise(const WorkerId& worker, const std::string& memory, Bytes budget, Bytes most,
+              const std::function<bool(Bytes)>& works,
+              std::optional<Infeasibility::BudgetFix>& best) {
+  const Bytes high = best ? budget + (best->wanted - best->budget) : most;  // must do with less
+  if (!works(high)) return;
+  const Bytes wanted = LeastBytes(budget, high, works);
+  if (best && wanted - budget >= best->wanted - best->budget) return;
+  best = {worker, memory, budget, wanted};
+}
+
 std::optional<Infeasibility::BudgetFix> SmallestSingleRaise(const PlacementProblem& problem,
                                                             const ResolvedPins& pins) {
   std::optional<Infeasibility::BudgetFix> best;
+  const Bytes plenty = Plenty(problem);
   for (const DeviceRef& ref : AllDevices(problem.cluster)) {
     if (AnsweredFor(problem, pins, ref)) continue;
     const HostSpec& host = problem.cluster.hosts[ref.host];
@@ -79,13 +92,21 @@ std::optional<Infeasibility::BudgetFix> SmallestSingleRaise(const PlacementProbl
       SetBudget(raised, ref, budget);
       return Feasible(raised, pins);
     };
-    const Bytes high = best ? device.budget + (best->wanted - best->budget)  // must do with less
-                            : device.budget + device.overhead + Plenty(problem);
-    if (!works(high)) continue;
-    const Bytes wanted = LeastBytes(device.budget, high, works);
-    if (!best || wanted - device.budget < best->wanted - best->budget) {
-      best = {host.worker, device.id.value(), device.budget, wanted};
-    }
+    TryRaise(host.worker, device.id.value(), device.budget, device.budget + device.overhead + plenty,
+             works, best);
+  }
+  // Host memory beside GPUs.
+  for (size_t h = 0; h < problem.cluster.hosts.size(); ++h) {
+    const HostSpec& host = problem.cluster.hosts[h];
+    int64_t gpus = 0;
+    for (const DeviceSpec& d : host.devices) gpus += d.kind == DeviceKind::kGpu;
+    if (gpus == 0) continue;
+    auto works = [&](Bytes budget) {
+      PlacementProblem raised = problem;
+      raised.cluster.hosts[h].budget = budget;
+      return Feasible(raised, pins);
+    };
+    TryRaise(host.worker, "host", host.budget, host.budget + plenty * gpus, works, best);
   }
   return best;
 }
@@ -141,6 +162,7 @@ void FindReason(const PlacementProblem& problem, const StageTable& table, const 
     const DeviceKind kind = table.Device(d).kind;
     any_cpu |= kind == DeviceKind::kCpu;
     result.available += std::max(Bytes(0), table.Room(d) - problem.activations_on(kind).body);
+    if (kind == DeviceKind::kGpu) result.available += table.HostRoom(d);
   }
   const DeviceKind kind = any_cpu ? DeviceKind::kCpu : DeviceKind::kGpu;
   for (int b = 0; b < n; ++b) {
@@ -149,7 +171,7 @@ void FindReason(const PlacementProblem& problem, const StageTable& table, const 
   }
 }
 
-std::string Summary(const PlacementProblem& problem, const Infeasibility& result) {
+std::string Summary(const Infeasibility& result) {
   const bool one = result.smallest_set.size() == 1;
   std::string text = absl::StrCat(
       one ? absl::StrCat("block ", result.smallest_set.front(), " needs ")
@@ -167,16 +189,6 @@ std::string Summary(const PlacementProblem& problem, const Infeasibility& result
         FormatBytes(result.nearest_budget.front().wanted - result.nearest_budget.front().budget),
         " more on every device");
   }
-  bool any_gpu = false;
-  for (const HostSpec& host : problem.cluster.hosts) {
-    for (const DeviceSpec& d : host.devices) any_gpu |= d.kind == DeviceKind::kGpu;
-  }
-  if (any_gpu && !problem.gpu_host_homes) {
-    absl::StrAppend(&text,
-                    "; weights of a GPU stage in host memory are not supported yet: raise the "
-                    "budget, add devices (--devices gpu0,gpu1 or gpu0,cpu), lower --ctx or "
-                    "--slots, or plan with --devices cpu");
-  }
   return text;
 }
 
@@ -192,7 +204,7 @@ absl::StatusOr<Infeasibility> ExplainInfeasible(const PlacementProblem& problem,
   } else {
     result.nearest_budget = CommonRaise(problem, pins);
   }
-  result.summary = Summary(problem, result);
+  result.summary = Summary(result);
   return result;
 }
 
