@@ -29,7 +29,7 @@ bool Offloads(const PlacementPlan& plan) {
 
 double Score(const PlacementProblem& problem, const PlacementPlan& plan) {
   const MemoryBudget memory(problem);
-  const int prompt = std::clamp(problem.context / 2, 1, 4096);
+  const int prompt = std::min(problem.context, 4096);
   const double prefill = Predictor(problem, memory, plan).PrefillSeconds(prompt);
   return absl::ToDoubleSeconds(plan.predicted.time_per_token) * std::pow(prefill, 0.25);
 }

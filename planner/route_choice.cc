@@ -82,7 +82,8 @@ class Chooser {
         BestHostSplit(fluid, stage_.rates(), stage_.problem.routes).stream_share;
     const int all = static_cast<int>(choosable_.size()), left = static_cast<int>(on_cpu_.size());
     const int near = static_cast<int>(share * all + 0.5) - (all - left);
-    std::set<int> candidates = {0, left};
+    std::set<int> candidates = {left};
+    for (int eighth = 0; eighth < 8; ++eighth) candidates.insert(left * eighth / 8);
     for (int d = -3; d <= 3; ++d) candidates.insert(std::clamp(near + d, 0, left));
     int best = left;
     double least = -1;

@@ -31,7 +31,8 @@ int Rank(BlockKind kind) {
 
 Bytes RingBytes(const StreamSizes& largest, int depth) {
   if (depth == 1) return largest.tiled_group;
-  return largest.tiled_block + (depth == 2 ? Bytes(0) : largest.tiled_group);
+  const Bytes blocks = largest.tiled_block * (depth == 4 ? 2 : 1);
+  return depth == 2 ? blocks : blocks + largest.tiled_group;
 }
 
 struct SpillOrder::Sums {

@@ -14,13 +14,15 @@
 
 namespace millrace {
 
-// The stage's ring by depth: 3 = the largest block's groups and one more, so that one is in use, one
-// has arrived and one is arriving; 2 = the largest block's groups; 1 = the largest group.
-inline constexpr int kFullRing = 3;
+// The stage's ring by depth: 4 = two of the largest block and one group more, so that the copies go on
+// through a block that the CPU computes; 3 = one block and one group more, so that one group is in
+// use, one has arrived and one is arriving; 2 = the largest block; 1 = the largest group.
+inline constexpr int kFullRing = 4;
 Bytes RingBytes(const StreamSizes& largest, int depth);
 
-// The time that shallower rings leave copies idle, as a share of the copies' time; from the simulator.
-inline constexpr double kRingStall[] = {0, 0.3, 0.05, 0};  // by depth
+// What shallower rings add to the time of a pass, as a share of the copies' time: rounded from the
+// simulator's passes of a 70B model on the reference machine.
+inline constexpr double kRingStall[] = {0, 0.3, 0.06, 0.03, 0};  // by depth
 
 // Room for one stage.
 struct SpillRoom {

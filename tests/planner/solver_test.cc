@@ -76,10 +76,10 @@ TEST(SolverTest, EqualsBruteForceAndValidatesOnRandomProblems) {
         result->plan->stages.begin(), result->plan->stages.end(),
         [](const Stage& s) { return s.stream_ring > Bytes(0); });
     offloaded += offloads;
-    // Whole blocks and a finite ring take longer than the search's fluid.
+    // The search counts in fluid, the prediction in whole blocks: of models of a few layers they are
+    // near, not equal.
     const double predicted = absl::ToDoubleSeconds(result->plan->predicted.time_per_token);
-    EXPECT_GT(predicted, best * (1 - 1e-6));
-    EXPECT_TRUE(offloads || predicted < best * (1 + 1e-6) + 5e-5);  // hops of the embedding
+    EXPECT_NEAR(predicted, best, offloads ? best / 2 : best * 1e-6) << "round " << round;
     EXPECT_TRUE(ValidatePlan(problem, *result->plan).ok())
         << ValidatePlan(problem, *result->plan) << " round " << round;
   }
@@ -189,7 +189,7 @@ TEST(SolverTest, ForcedRoutesAreObeyed) {
     EXPECT_EQ(plan.stages[0].stream_ring > Bytes(0), routes == RoutePolicy::kStream);
     int on_host = 0;
     for (const BlockPlacement& b : plan.blocks) {
-      if (b.home != Home::kHost || b.block == 0) continue;
+      if (b.home != Home::kHost || b.name.find("ffn") == std::string::npos) continue;
       ++on_host;
       EXPECT_EQ(b.host_route_max_tokens, wanted) << b.name;
     }
