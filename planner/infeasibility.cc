@@ -54,14 +54,28 @@ void SetBudget(PlacementProblem& problem, const DeviceRef& ref, Bytes budget) {
   device.budget = budget;
 }
 
-// Devices of one host that a raise treats alike.
+// Devices and hosts that a raise treats alike.
 bool Alike(const DeviceSpec& a, const DeviceSpec& b) {
   return a.kind == b.kind && a.budget == b.budget && a.overhead == b.overhead;
 }
+bool Alike(const HostSpec& a, const HostSpec& b) {
+  return a.budget == b.budget &&
+         std::equal(a.devices.begin(), a.devices.end(), b.devices.begin(), b.devices.end(),
+                    [](const DeviceSpec& x, const DeviceSpec& y) { return Alike(x, y); });
+}
 
-// True when a device before `ref` on the same host, alike and with the same pins, answers for it.
+// True when a host before host `h`, alike and with the same pins, answers for it.
+bool HostAnsweredFor(const PlacementProblem& problem, const ResolvedPins& pins, size_t h) {
+  const std::vector<HostSpec>& hosts = problem.cluster.hosts;
+  return !pins.any_device &&
+         std::any_of(hosts.begin(), hosts.begin() + static_cast<int>(h),
+                     [&](const HostSpec& other) { return Alike(other, hosts[h]); });
+}
+
+// The same of a device.
 bool AnsweredFor(const PlacementProblem& problem, const ResolvedPins& pins, const DeviceRef& ref) {
   if (pins.any_device) return false;
+  if (HostAnsweredFor(problem, pins, static_cast<size_t>(ref.host))) return true;
   const std::vector<DeviceSpec>& devices = problem.cluster.hosts[ref.host].devices;
   return std::any_of(devices.begin(), devices.begin() + ref.device, [&](const DeviceSpec& d) {
     return Alike(d, devices[ref.device]);
@@ -100,7 +114,7 @@ std::optional<Infeasibility::BudgetFix> SmallestSingleRaise(const PlacementProbl
     const HostSpec& host = problem.cluster.hosts[h];
     int64_t gpus = 0;
     for (const DeviceSpec& d : host.devices) gpus += d.kind == DeviceKind::kGpu;
-    if (gpus == 0) continue;
+    if (gpus == 0 || HostAnsweredFor(problem, pins, h)) continue;
     auto works = [&](Bytes budget) {
       PlacementProblem raised = problem;
       raised.cluster.hosts[h].budget = budget;

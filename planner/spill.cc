@@ -36,7 +36,7 @@ Bytes RingBytes(const StreamSizes& largest, int depth) {
 }
 
 struct SpillOrder::Sums {
-  int first = 0, end = 0, ring_depth = kFullRing;
+  int first = 0, end = 0;
   Bytes weights, kv;  // on the device
   Bytes host;         // weights
   StreamSizes streamed;
@@ -59,6 +59,16 @@ SpillOrder::SpillOrder(const PlacementProblem& problem, const MemoryBudget& memo
     return std::pair(Rank(block.kind), ReverseBits(static_cast<uint32_t>(std::max(0, block.layer))));
   };
   std::sort(order_.begin(), order_.end(), [&](int a, int b) { return key(a) < key(b); });
+  place_.assign(static_cast<size_t>(memory.size()), -1);
+  for (size_t i = 0; i < order_.size(); ++i) place_[order_[i]] = static_cast<int>(i);
+}
+
+void SpillOrder::Extend(SpillRun& run) const {
+  const int block = run.end++;
+  if (place_[block] < 0) return;
+  const auto at = std::lower_bound(run.order.begin(), run.order.end(), block,
+                                   [&](int a, int b) { return place_[a] < place_[b]; });
+  run.order.insert(at, block);
 }
 
 SpillOrder::Sums SpillOrder::Begin(int first, int end) const {
@@ -100,31 +110,32 @@ Bytes SpillOrder::HostBytes(const Sums& sums) const {
   return bytes;
 }
 
-bool SpillOrder::Fits(const DeviceSpec& device, const Sums& sums, const SpillRoom& room) const {
-  Bytes total = device.overhead;
+Bytes SpillOrder::RingRoom(const DeviceSpec& device, const Sums& sums,
+                           const SpillRoom& room) const {
+  if (sums.any_host && HostBytes(sums) > room.host) return Bytes(-1);
+  Bytes left = room.device - device.overhead;
   for (Bytes purpose :
-       {sums.weights, sums.kv, memory_.Activations(DeviceKind::kGpu, sums.first, sums.end),
-        RingBytes(sums.streamed, sums.ring_depth) + StreamStaging(sums.streamed.raw_group)}) {
-    total += RoundUp(purpose, kDeviceGrain);
+       {sums.weights, sums.kv, memory_.Activations(DeviceKind::kGpu, sums.first, sums.end)}) {
+    left -= RoundUp(purpose, kDeviceGrain);
   }
-  return total <= room.device && (!sums.any_host || HostBytes(sums) <= room.host);
+  return left;
 }
 
-SpillResult SpillOrder::Fit(const DeviceSpec& device, int first, int end, const SpillRoom& room,
-                            int ring_depth) const {
-  Sums sums = Begin(first, end);
-  sums.ring_depth = ring_depth;
-  SpillResult result;
-  result.fits = Fits(device, sums, room);
-  for (size_t i = 0; i < order_.size() && !result.fits; ++i) {
-    if (order_[i] < first || order_[i] >= end) continue;
-    Move(sums, order_[i]);
-    ++result.spilled;
-    result.fits = Fits(device, sums, room);
+SpillResults SpillOrder::Fit(const DeviceSpec& device, const SpillRun& run,
+                             const SpillRoom& room) const {
+  Sums sums = Begin(run.first, run.end);
+  SpillResults results;
+  for (int spilled = 0;; ++spilled) {
+    const Bytes left = RingRoom(device, sums, room);
+    for (int depth = 1; depth <= kFullRing && left >= Bytes(0); ++depth) {
+      if (results[depth].fits) continue;
+      const Bytes ring = RingBytes(sums.streamed, depth);
+      if (RoundUp(ring + StreamStaging(sums.streamed.raw_group), kDeviceGrain) > left) break;
+      results[depth] = {true, spilled, sums.any_host, ring};
+    }
+    if (results[kFullRing].fits || spilled == static_cast<int>(run.order.size())) return results;
+    Move(sums, run.order[static_cast<size_t>(spilled)]);
   }
-  result.any_host = sums.any_host;
-  result.ring = RingBytes(sums.streamed, ring_depth);
-  return result;
 }
 
 std::vector<bool> SpillOrder::Homes(int first, int end, int spilled) const {

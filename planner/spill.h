@@ -6,6 +6,7 @@
 #ifndef MILLRACE_PLANNER_SPILL_H_
 #define MILLRACE_PLANNER_SPILL_H_
 
+#include <array>
 #include <vector>
 
 #include "planner/memory_budget.h"
@@ -22,7 +23,7 @@ Bytes RingBytes(const StreamSizes& largest, int depth);
 
 // What shallower rings add to the time of a pass, as a share of the copies' time: rounded from the
 // simulator's passes of a 70B model on the reference machine.
-inline constexpr double kRingStall[] = {0, 0.3, 0.06, 0.03, 0};  // by depth
+inline constexpr double kRingStall[] = {0, 0.3, 0.08, 0.05, 0};  // by depth
 
 // Room for one stage.
 struct SpillRoom {
@@ -30,20 +31,29 @@ struct SpillRoom {
   Bytes host;    // host memory beside it
 };
 
+// The fewest blocks in host memory with which the rest of a stage fits.
 struct SpillResult {
   bool fits = false;
   int spilled = 0;  // blocks taken of the order, pinned ones not counted
   bool any_host = false;
   Bytes ring;
 };
+using SpillResults = std::array<SpillResult, kFullRing + 1>;  // by ring depth; 0 is unused
+
+// Blocks [first, end) in the order in which they go, pinned ones left out.
+struct SpillRun {
+  int first = 0, end = 0;
+  std::vector<int> order;
+};
 
 class SpillOrder {
  public:
   SpillOrder(const PlacementProblem& problem, const MemoryBudget& memory, const ResolvedPins& pins);
 
-  // The fewest blocks of [first, end) in host memory with which the rest fits.
-  SpillResult Fit(const DeviceSpec& device, int first, int end, const SpillRoom& room,
-                  int ring_depth) const;
+  // Takes block run.end into the run.
+  void Extend(SpillRun& run) const;
+
+  SpillResults Fit(const DeviceSpec& device, const SpillRun& run, const SpillRoom& room) const;
 
   // By block of the run: pinned to the host, or among the first `spilled` of the order. Empty when
   // none is.
@@ -54,12 +64,14 @@ class SpillOrder {
   struct Sums;
   Sums Begin(int first, int end) const;
   void Move(Sums& sums, int block) const;
-  bool Fits(const DeviceSpec& device, const Sums& sums, const SpillRoom& room) const;
+  // Device memory for the ring and its staging; negative where the rest alone is too much.
+  Bytes RingRoom(const DeviceSpec& device, const Sums& sums, const SpillRoom& room) const;
   Bytes HostBytes(const Sums& sums) const;
 
   const PlacementProblem& problem_;
   const MemoryBudget& memory_;
   std::vector<int> order_;           // blocks not pinned, as they go
+  std::vector<int> place_;           // [block] in order_; -1: pinned
   std::vector<bool> pinned_host_;    // [block]
   std::vector<Bytes> weights_, kv_;  // sums over blocks before b, on a GPU; [block + 1]
 };

@@ -26,21 +26,44 @@ StageTable::StageTable(const PlacementProblem& problem, const MemoryBudget& memo
       seconds_before_[d].push_back(seconds_before_[d].back() + device_seconds_[d].back());
       fastest[b] = std::min(fastest[b], device_seconds_[d][b]);
     }
-    for (int i = 0; i < n; ++i) {
-      for (int j = i + 1; j <= n; ++j) {
-        StageOption option = Make(d, i, j);
-        const bool hopeless = option.hopeless;
-        options_[(static_cast<size_t>(d) * n + i) * n + j - 1] = std::move(option);
-        if (hopeless) break;
-      }
+    like_.push_back(d);
+    for (int other = d - 1; other >= 0; --other) {
+      if (Alike(other, d)) like_[d] = like_[other];
     }
+    if (like_[d] == d) MakeOptions(d);
   }
   for (int i = n - 1; i >= 0; --i) least_[i] = least_[i + 1] + fastest[i];
 }
 
+void StageTable::MakeOptions(int device) {
+  const size_t n = static_cast<size_t>(size());
+  for (int i = 0; i < size(); ++i) {
+    SpillRun run{i, i, {}};
+    while (run.end < size()) {
+      spill_.Extend(run);
+      const StageOption option = Make(device, run);
+      options_[(static_cast<size_t>(device) * n + static_cast<size_t>(i)) * n +
+               static_cast<size_t>(run.end) - 1] = option;
+      if (option.hopeless) break;
+    }
+  }
+}
+
+bool StageTable::Alike(int a, int b) const {
+  const HostSpec &host_a = Host(a), &host_b = Host(b);
+  const DeviceSpec &x = Device(a), &y = Device(b);
+  for (const std::vector<bool>& allowed : pins_.allowed) {
+    if (allowed[a] != allowed[b]) return false;
+  }
+  return x.kind == y.kind && x.budget == y.budget && x.overhead == y.overhead &&
+         x.memory_bandwidth == y.memory_bandwidth && x.h2d_bandwidth == y.h2d_bandwidth &&
+         x.prefill_flops == y.prefill_flops && Room(a) == Room(b) && HostRoom(a) == HostRoom(b) &&
+         host_a.dram_bandwidth == host_b.dram_bandwidth && CpuFlops(host_a) == CpuFlops(host_b);
+}
+
 const StageOption& StageTable::Option(int device, int first, int end) const {
   const size_t n = static_cast<size_t>(size());
-  return options_[(static_cast<size_t>(device) * n + static_cast<size_t>(first)) * n +
+  return options_[(static_cast<size_t>(like_[device]) * n + static_cast<size_t>(first)) * n +
                   static_cast<size_t>(end) - 1];
 }
 
@@ -83,7 +106,8 @@ double StageTable::DeviceSeconds(int device, int first, int end) const {
   return seconds_before_[device][end] - seconds_before_[device][first];
 }
 
-StageOption StageTable::Make(int device, int first, int end) const {
+StageOption StageTable::Make(int device, const SpillRun& run) const {
+  const int first = run.first, end = run.end;
   StageOption option;
   const bool gpu = Device(device).kind == DeviceKind::kGpu;
   for (int b = first; b < end; ++b) {
@@ -92,7 +116,11 @@ StageOption StageTable::Make(int device, int first, int end) const {
       return option;
     }
   }
-  (gpu ? MakeOnGpu(device, first, end, option) : MakeOnCpu(device, first, end, option));
+  if (gpu) {
+    MakeOnGpu(device, run, option);
+  } else {
+    MakeOnCpu(device, first, end, option);
+  }
   return option;
 }
 
@@ -106,21 +134,22 @@ void StageTable::MakeOnCpu(int device, int first, int end, StageOption& option) 
 
 // A full ring where that is fastest or all that is needed; on a small budget a shallower one leaves
 // more for weights.
-void StageTable::MakeOnGpu(int device, int first, int end, StageOption& option) const {
-  const SpillRoom room = {Device(device).budget, HostRoom(device)};
+void StageTable::MakeOnGpu(int device, const SpillRun& run, StageOption& option) const {
+  const SpillResults spills =
+      spill_.Fit(Device(device), run, {Device(device).budget, HostRoom(device)});
   for (int depth = kFullRing; depth >= 1; --depth) {
-    const SpillResult spill = spill_.Fit(Device(device), first, end, room, depth);
+    const SpillResult& spill = spills[depth];
     if (!spill.fits) continue;
-    const double seconds = spill.any_host
-                               ? OffloadedSeconds(device, first, end, spill.spilled, depth)
-                               : DeviceSeconds(device, first, end);
+    const double seconds =
+        spill.any_host ? OffloadedSeconds(device, run.first, run.end, spill.spilled, depth)
+                       : DeviceSeconds(device, run.first, run.end);
     if (!option.fits || seconds < option.seconds) {
       option = {true, false, seconds, spill.spilled, spill.ring};
     }
     if (!spill.any_host) return;
   }
   // With nothing but norms and caches on the device, and the least ring, more blocks take only more.
-  option.hopeless = !option.fits && end < size();
+  option.hopeless = !option.fits && run.end < size();
 }
 
 double StageTable::OffloadedSeconds(int device, int first, int end, int spilled,

@@ -50,9 +50,13 @@ class StageTable {
   const DeviceSpec& Device(int device) const;
 
  private:
-  StageOption Make(int device, int first, int end) const;
+  // For one device, all runs.
+  void MakeOptions(int device);
+  // True when every run is the same on both.
+  bool Alike(int a, int b) const;
+  StageOption Make(int device, const SpillRun& run) const;
   void MakeOnCpu(int device, int first, int end, StageOption& option) const;
-  void MakeOnGpu(int device, int first, int end, StageOption& option) const;
+  void MakeOnGpu(int device, const SpillRun& run, StageOption& option) const;
   double OffloadedSeconds(int device, int first, int end, int spilled, int ring_depth) const;
   // Sum of single blocks' times on the device.
   double DeviceSeconds(int device, int first, int end) const;
@@ -65,7 +69,8 @@ class StageTable {
   const std::vector<DeviceRef> refs_;
   std::vector<std::vector<double>> device_seconds_;  // [device][block]
   std::vector<std::vector<double>> seconds_before_;  // [device]: their sums over blocks before b
-  std::vector<StageOption> options_;  // [device][first][end - 1]
+  std::vector<int> like_;             // [device]: the first device that is the same
+  std::vector<StageOption> options_;  // [device][first][end - 1], of those
   std::vector<double> least_;
 };
 

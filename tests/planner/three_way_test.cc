@@ -269,7 +269,7 @@ TEST(ThreeWayTest, EqualProblemsGiveEqualPlansSoon) {
   p.cluster.hosts.clear();
   for (int i = 0; i < 16; ++i) {
     host.worker = WorkerId("w" + std::to_string(i));
-    gpu.budget = 2_GiB + 1_MiB * (i % 3);
+    gpu.budget = 2300_MiB + 1_MiB * (i % 3);
     host.devices = {gpu};
     p.cluster.hosts.push_back(host);
   }
