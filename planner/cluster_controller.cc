@@ -108,6 +108,11 @@ absl::StatusOr<PlacementProblem> ClusterController::ProblemOf(const std::vector<
   if (described.has_gpu_activations()) {
     MILLRACE_ASSIGN_OR_RETURN(problem.gpu_activations, FromProto(described.gpu_activations()));
   }
+  problem.host_route_activations = problem.activations;
+  if (described.has_host_route_activations()) {
+    MILLRACE_ASSIGN_OR_RETURN(problem.host_route_activations,
+                              FromProto(described.host_route_activations()));
+  }
   MILLRACE_RETURN_IF_ERROR(ApplyOptions(described.options(), problem));
   for (const Member& member : live) problem.cluster.hosts.push_back(member.host);
   return problem;
@@ -120,18 +125,17 @@ absl::StatusOr<ClusterPlan> ClusterController::Plan(const std::string& model,
     return absl::UnavailableError(
         "no worker is registered: start millrace-worker --planner with this planner's address");
   }
-  v1::PlanOptions asked = options;
-  if (options.max_pass_tokens() == 0) {
-    ClusterSpec cluster;
-    for (const Member& member : live) cluster.hosts.push_back(member.host);
-    asked.set_max_pass_tokens(PreferredPassTokens(cluster));
-  }
-  MILLRACE_ASSIGN_OR_RETURN(PlacementProblem problem, ProblemOf(live, model, asked));
-  if (options.max_pass_tokens() == 0 && problem.max_pass_tokens > kDefaultPassTokens &&
-      !PassFitsWell(problem)) {
-    asked.set_max_pass_tokens(kDefaultPassTokens);
-    MILLRACE_ASSIGN_OR_RETURN(problem, ProblemOf(live, model, asked));
-  }
+  const auto problem_at = [&](int tokens) {
+    v1::PlanOptions asked = options;
+    asked.set_max_pass_tokens(tokens);
+    return ProblemOf(live, model, asked);
+  };
+  ClusterSpec cluster;
+  for (const Member& member : live) cluster.hosts.push_back(member.host);
+  const int asked = options.max_pass_tokens();
+  MILLRACE_ASSIGN_OR_RETURN(PlacementProblem problem, asked > 0
+                                                          ? problem_at(asked)
+                                                          : AtBestPassSize(cluster, problem_at));
   ClusterPlan plan;
   MILLRACE_ASSIGN_OR_RETURN(plan.result, Solve(problem));
   plan.cluster = std::move(problem.cluster);

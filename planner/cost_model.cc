@@ -10,68 +10,69 @@ double Seconds(Bytes bytes, Bandwidth rate) { return absl::ToDoubleSeconds(bytes
 }  // namespace
 
 CostModel::CostModel(const PlacementProblem& problem, const MemoryBudget& memory)
-    : problem_(problem), memory_(memory) {}
+    : problem_(problem), memory_(memory) {
+  for (const Block& b : memory.blocks()) {
+    double sum = 0;
+    for (int t : b.tensors) {
+      const TensorSpec& tensor = problem.model.tensors[t];
+      sum += static_cast<double>(tensor.rows() * tensor.cols());
+    }
+    parameters_.push_back(b.kind == BlockKind::kEmbedding ? 0 : sum);
+  }
+}
 
-// Weights and cache that one decoded token reads of a block. The embedding gives one row.
-Bytes CostModel::DecodeBytes(int block) const {
+double CostModel::Flops(int block, PassShape pass) const {
+  if (pass.tokens == 1) return 0;
+  // The head runs for one row of a prompt only.
+  const bool one = pass.prefill && memory_.blocks()[block].kind == BlockKind::kHead;
+  return one ? 0 : 2 * parameters_[block] * pass.tokens;
+}
+
+double CostModel::DeviceSeconds(const DeviceSpec& device, int block, PassShape pass) const {
   const Block& b = memory_.blocks()[block];
+  const bool gpu = device.kind == DeviceKind::kGpu;
+  const Bandwidth rate = device.memory_bandwidth * (gpu ? kGpuDecodeEfficiency : 1.0);
   if (b.kind == BlockKind::kEmbedding) {
     const int t = problem_.model.FindTensor(TensorRole::kTokenEmbedding);
-    return Bytes(b.weights.count() / std::max<int64_t>(1, problem_.model.tensors[t].rows()));
+    const int64_t rows = std::max<int64_t>(1, problem_.model.tensors[t].rows());
+    return Seconds(Bytes(b.weights.count() / rows) * pass.tokens, rate);
   }
-  const Bytes cache(memory_.Kv(block).count() / std::max(1, problem_.slots) / 2);
-  return b.weights + cache;
+  const double compute = device.prefill_flops > 0 ? Flops(block, pass) / device.prefill_flops : 0;
+  double seconds = std::max(Seconds(b.weights, rate), compute);
+  if (!pass.prefill) {
+    const Bytes cache(memory_.Kv(block).count() / std::max(1, problem_.slots) / 2);
+    seconds += Seconds(cache * pass.tokens, rate);
+  }
+  return seconds + (gpu && b.kind != BlockKind::kHead ? kGpuHalfLayerSeconds : 0);
 }
 
-bool CostModel::HostRouteIsFaster(const HostSpec& host, const DeviceSpec& device) {
-  return host.dram_bandwidth > device.h2d_bandwidth;
+double CostModel::HostComputeSeconds(const HostSpec& host, int block, PassShape pass) const {
+  return Flops(block, pass) / CpuFlops(host);
 }
 
-double CostModel::DecodeSeconds(const HostSpec& host, const DeviceSpec& device, int first, int end,
-                                const std::vector<bool>& host_home) const {
-  double seconds = 0;
-  const bool gpu = device.kind == DeviceKind::kGpu;
-  const Bandwidth host_rate = std::max(host.dram_bandwidth, device.h2d_bandwidth);
-  const Bandwidth device_rate = device.memory_bandwidth * (gpu ? kGpuDecodeEfficiency : 1.0);
-  for (int b = first; b < end; ++b) {
-    const bool host_block = !host_home.empty() && host_home[static_cast<size_t>(b - first)];
-    seconds += Seconds(DecodeBytes(b), host_block ? host_rate : device_rate);
-    const BlockKind kind = memory_.blocks()[b].kind;
-    if (gpu && (kind == BlockKind::kAttention || kind == BlockKind::kFeedForward)) {
-      seconds += kGpuHalfLayerSeconds;
-    }
-  }
-  return seconds;
+double CostModel::HostHopSeconds(const DeviceSpec& device, PassShape pass) const {
+  const Bytes hidden(static_cast<int64_t>(problem_.model.d_model) * 4 * pass.tokens);
+  const double link = std::max(1e6, device.h2d_bandwidth.bytes_per_second());
+  return kHostHopSeconds + 2 * static_cast<double>(hidden.count()) / link;
 }
 
-double CostModel::PrefillSeconds(const DeviceSpec& device, int first, int end,
-                                 const std::vector<bool>& host_home, int tokens) const {
-  const int passes = (tokens + problem_.max_pass_tokens - 1) / problem_.max_pass_tokens;
-  double seconds = 0;
-  for (int b = first; b < end; ++b) {
-    const Block& block = memory_.blocks()[b];
-    if (block.kind == BlockKind::kEmbedding) continue;
-    int64_t parameters = 0;
-    for (int t : block.tensors) {
-      parameters += problem_.model.tensors[t].rows() * problem_.model.tensors[t].cols();
-    }
-    // The head runs for one row of the prompt only.
-    const double rows = block.kind == BlockKind::kHead ? 1 : tokens;
-    const double compute =
-        device.prefill_flops > 0 ? 2.0 * static_cast<double>(parameters) * rows / device.prefill_flops
-                                 : 0;
-    const bool host_block = !host_home.empty() && host_home[static_cast<size_t>(b - first)];
-    const Bandwidth rate = host_block ? device.h2d_bandwidth : device.memory_bandwidth;
-    const double move =
-        Seconds(block.weights, rate) * (block.kind == BlockKind::kHead ? 1 : passes);
-    seconds += std::max(compute, move);
-  }
-  return seconds;
+double CostModel::HostEmbedSeconds(const DeviceSpec& device, PassShape pass) const {
+  const Bytes hidden(static_cast<int64_t>(problem_.model.d_model) * 4 * pass.tokens);
+  const double link = std::max(1e6, device.h2d_bandwidth.bytes_per_second());
+  return kHostEmbedSeconds + static_cast<double>(hidden.count()) / link;
 }
 
 double CostModel::HopSeconds(const LinkSpec& link, int tokens) const {
   const Bytes hidden(static_cast<int64_t>(problem_.model.d_model) * 4 * tokens);
   return absl::ToDoubleSeconds(link.latency) + Seconds(hidden, link.bandwidth);
+}
+
+double CpuFlops(const HostSpec& host) {
+  if (host.cpu_flops > 0) return host.cpu_flops;
+  for (const DeviceSpec& d : host.devices) {
+    if (d.kind == DeviceKind::kCpu && d.prefill_flops > 0) return d.prefill_flops;
+  }
+  return kDefaultFlopsPerThread * std::max(1, host.threads);
 }
 
 }  // namespace millrace

@@ -23,13 +23,14 @@ bool Feasible(const PlacementProblem& problem, const ResolvedPins& pins) {
 // Everything the model could ever ask of one memory: enough for any budget search.
 Bytes Plenty(const PlacementProblem& problem) {
   const MemoryBudget memory(problem);
-  Bytes sum = 4 * kDeviceGrain;
-  for (const ActivationNeeds& a : {problem.activations, problem.gpu_activations}) {
+  Bytes sum = 4 * kDeviceGrain + kStreamStaging + memory.HopBuffers();
+  for (const ActivationNeeds& a :
+       {problem.activations, problem.gpu_activations, problem.host_route_activations}) {
     sum += a.body + a.first_extra + a.last_extra;
   }
   for (int b = 0; b < memory.size(); ++b) {
     sum += memory.blocks()[b].weights * 2 + memory.Kv(b);
-    sum += memory.BlockWeights(DeviceKind::kGpu, b, 0, {});
+    sum += memory.GpuWeights(b) + 2 * memory.Streamed(b).tiled_group;
   }
   return sum;
 }
@@ -53,23 +54,49 @@ void SetBudget(PlacementProblem& problem, const DeviceRef& ref, Bytes budget) {
   device.budget = budget;
 }
 
-// Devices of one host that a raise treats alike.
+// Devices and hosts that a raise treats alike.
 bool Alike(const DeviceSpec& a, const DeviceSpec& b) {
   return a.kind == b.kind && a.budget == b.budget && a.overhead == b.overhead;
 }
+bool Alike(const HostSpec& a, const HostSpec& b) {
+  return a.budget == b.budget &&
+         std::equal(a.devices.begin(), a.devices.end(), b.devices.begin(), b.devices.end(),
+                    [](const DeviceSpec& x, const DeviceSpec& y) { return Alike(x, y); });
+}
 
-// True when a device before `ref` on the same host, alike and with the same pins, answers for it.
+// True when a host before host `h`, alike and with the same pins, answers for it.
+bool HostAnsweredFor(const PlacementProblem& problem, const ResolvedPins& pins, size_t h) {
+  const std::vector<HostSpec>& hosts = problem.cluster.hosts;
+  return !pins.any_device &&
+         std::any_of(hosts.begin(), hosts.begin() + static_cast<int>(h),
+                     [&](const HostSpec& other) { return Alike(other, hosts[h]); });
+}
+
+// The same of a device.
 bool AnsweredFor(const PlacementProblem& problem, const ResolvedPins& pins, const DeviceRef& ref) {
   if (pins.any_device) return false;
+  if (HostAnsweredFor(problem, pins, static_cast<size_t>(ref.host))) return true;
   const std::vector<DeviceSpec>& devices = problem.cluster.hosts[ref.host].devices;
   return std::any_of(devices.begin(), devices.begin() + ref.device, [&](const DeviceSpec& d) {
     return Alike(d, devices[ref.device]);
   });
 }
 
+// Keeps in `best` the smallest raise of one memory from `budget` on that makes the problem solvable.
+void TryRaise(const WorkerId& worker, const std::string& memory, Bytes budget, Bytes most,
+              const std::function<bool(Bytes)>& works,
+              std::optional<Infeasibility::BudgetFix>& best) {
+  const Bytes high = best ? budget + (best->wanted - best->budget) : most;  // must do with less
+  if (!works(high)) return;
+  const Bytes wanted = LeastBytes(budget, high, works);
+  if (best && wanted - budget >= best->wanted - best->budget) return;
+  best = {worker, memory, budget, wanted};
+}
+
 std::optional<Infeasibility::BudgetFix> SmallestSingleRaise(const PlacementProblem& problem,
                                                             const ResolvedPins& pins) {
   std::optional<Infeasibility::BudgetFix> best;
+  const Bytes plenty = Plenty(problem);
   for (const DeviceRef& ref : AllDevices(problem.cluster)) {
     if (AnsweredFor(problem, pins, ref)) continue;
     const HostSpec& host = problem.cluster.hosts[ref.host];
@@ -79,13 +106,21 @@ std::optional<Infeasibility::BudgetFix> SmallestSingleRaise(const PlacementProbl
       SetBudget(raised, ref, budget);
       return Feasible(raised, pins);
     };
-    const Bytes high = best ? device.budget + (best->wanted - best->budget)  // must do with less
-                            : device.budget + device.overhead + Plenty(problem);
-    if (!works(high)) continue;
-    const Bytes wanted = LeastBytes(device.budget, high, works);
-    if (!best || wanted - device.budget < best->wanted - best->budget) {
-      best = {host.worker, device.id.value(), device.budget, wanted};
-    }
+    TryRaise(host.worker, device.id.value(), device.budget, device.budget + device.overhead + plenty,
+             works, best);
+  }
+  // Host memory beside GPUs.
+  for (size_t h = 0; h < problem.cluster.hosts.size(); ++h) {
+    const HostSpec& host = problem.cluster.hosts[h];
+    int64_t gpus = 0;
+    for (const DeviceSpec& d : host.devices) gpus += d.kind == DeviceKind::kGpu;
+    if (gpus == 0 || HostAnsweredFor(problem, pins, h)) continue;
+    auto works = [&](Bytes budget) {
+      PlacementProblem raised = problem;
+      raised.cluster.hosts[h].budget = budget;
+      return Feasible(raised, pins);
+    };
+    TryRaise(host.worker, "host", host.budget, host.budget + plenty * gpus, works, best);
   }
   return best;
 }
@@ -141,6 +176,7 @@ void FindReason(const PlacementProblem& problem, const StageTable& table, const 
     const DeviceKind kind = table.Device(d).kind;
     any_cpu |= kind == DeviceKind::kCpu;
     result.available += std::max(Bytes(0), table.Room(d) - problem.activations_on(kind).body);
+    if (kind == DeviceKind::kGpu) result.available += table.HostRoom(d);
   }
   const DeviceKind kind = any_cpu ? DeviceKind::kCpu : DeviceKind::kGpu;
   for (int b = 0; b < n; ++b) {
@@ -149,7 +185,7 @@ void FindReason(const PlacementProblem& problem, const StageTable& table, const 
   }
 }
 
-std::string Summary(const PlacementProblem& problem, const Infeasibility& result) {
+std::string Summary(const Infeasibility& result) {
   const bool one = result.smallest_set.size() == 1;
   std::string text = absl::StrCat(
       one ? absl::StrCat("block ", result.smallest_set.front(), " needs ")
@@ -167,16 +203,6 @@ std::string Summary(const PlacementProblem& problem, const Infeasibility& result
         FormatBytes(result.nearest_budget.front().wanted - result.nearest_budget.front().budget),
         " more on every device");
   }
-  bool any_gpu = false;
-  for (const HostSpec& host : problem.cluster.hosts) {
-    for (const DeviceSpec& d : host.devices) any_gpu |= d.kind == DeviceKind::kGpu;
-  }
-  if (any_gpu && !problem.gpu_host_homes) {
-    absl::StrAppend(&text,
-                    "; weights of a GPU stage in host memory are not supported yet: raise the "
-                    "budget, add devices (--devices gpu0,gpu1 or gpu0,cpu), lower --ctx or "
-                    "--slots, or plan with --devices cpu");
-  }
   return text;
 }
 
@@ -192,7 +218,7 @@ absl::StatusOr<Infeasibility> ExplainInfeasible(const PlacementProblem& problem,
   } else {
     result.nearest_budget = CommonRaise(problem, pins);
   }
-  result.summary = Summary(problem, result);
+  result.summary = Summary(result);
   return result;
 }
 

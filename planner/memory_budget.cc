@@ -3,11 +3,12 @@
 #include <algorithm>
 
 #include "proto/device_layout.h"
+#include "proto/stream_layout.h"
 
 namespace millrace {
 namespace {
 
-Bytes GpuWeights(const ModelSpec& model, const Block& block) {
+Bytes WeightsOnGpu(const ModelSpec& model, const Block& block) {
   Bytes sum;
   for (int t : block.tensors) {
     const TensorSpec& tensor = model.tensors[t];
@@ -22,7 +23,23 @@ Bytes GpuWeights(const ModelSpec& model, const Block& block) {
   return sum;
 }
 
+StreamSizes SizesOf(const ModelSpec& model, const Block& block) {
+  StreamSizes sizes;
+  for (const StreamedGroup& g : StreamedGroupsOf(model, block)) {
+    sizes.raw_group = std::max(sizes.raw_group, g.raw);
+    sizes.tiled_group = std::max(sizes.tiled_group, g.tiled);
+    sizes.tiled_block += g.tiled;
+  }
+  return sizes;
+}
+
 }  // namespace
+
+void StreamSizes::Include(const StreamSizes& other) {
+  raw_group = std::max(raw_group, other.raw_group);
+  tiled_group = std::max(tiled_group, other.tiled_group);
+  tiled_block = std::max(tiled_block, other.tiled_block);
+}
 
 MemoryBudget::MemoryBudget(const PlacementProblem& problem)
     : problem_(problem), blocks_(BlocksOf(problem.model)) {
@@ -33,7 +50,9 @@ MemoryBudget::MemoryBudget(const PlacementProblem& problem)
                         problem.slots);
     }
     kv_.push_back(kv);
-    gpu_weights_.push_back(GpuWeights(problem.model, b));
+    gpu_weights_.push_back(WeightsOnGpu(problem.model, b));
+    gpu_vectors_.push_back(BlockVectorBytes(problem.model, b));
+    streamed_.push_back(SizesOf(problem.model, b));
   }
   if (problem.model.tied_output) {
     tied_bytes_ =
@@ -52,27 +71,49 @@ Bytes MemoryBudget::BlockWeights(DeviceKind kind, int block, int first,
   return blocks_[block].weights - (shared ? tied_bytes_ : Bytes(0));
 }
 
-StageNeeds MemoryBudget::Needs(const DeviceSpec& device, int first, int end,
-                               const std::vector<bool>& host_home) const {
-  const bool gpu = device.kind == DeviceKind::kGpu;
-  StageNeeds needs;
-  Bytes largest_streamed;
+Bytes MemoryBudget::Activations(DeviceKind kind, int first, int end) const {
+  const ActivationNeeds& needs = problem_.activations_on(kind);
+  Bytes sum = needs.body;
+  if (first == 0) sum += needs.first_extra;
+  if (end == size()) sum += needs.last_extra;
+  return sum;
+}
+
+Bytes MemoryBudget::HopBuffers() const {
+  return Bytes(int64_t{2} * problem_.max_pass_tokens * problem_.model.d_model * 4);
+}
+
+Bytes MemoryBudget::HostActivations(int first, int end, const StageOffload& offload) const {
+  int most = 0;
+  bool hops = false;
   for (int b = first; b < end; ++b) {
-    const bool host = gpu && !host_home.empty() && host_home[static_cast<size_t>(b - first)];
-    const Bytes weights = BlockWeights(device.kind, b, first, host_home);
-    if (host) {
-      needs.host_weights += weights;
-      largest_streamed = std::max(largest_streamed, blocks_[b].weights);
-    } else {
-      needs.weights += weights;
-    }
-    needs.kv += kv_[b];
+    const size_t i = static_cast<size_t>(b - first);
+    if (!offload.host_home[i]) continue;
+    most = std::max(most, offload.route_max_tokens[i]);
+    hops |= blocks_[b].kind == BlockKind::kEmbedding || offload.route_max_tokens[i] > 0;
   }
-  needs.stream_ring = largest_streamed * 2;
-  const ActivationNeeds& activations = problem_.activations_on(device.kind);
-  needs.activations = activations.body;
-  if (first == 0) needs.activations += activations.first_extra;
-  if (end == size()) needs.activations += activations.last_extra;
+  return (hops ? HopBuffers() : Bytes(0)) + problem_.host_route_bytes(most);
+}
+
+StageNeeds MemoryBudget::Needs(const DeviceSpec& device, int first, int end,
+                               const StageOffload& offload) const {
+  const bool gpu = device.kind == DeviceKind::kGpu;
+  const bool offloads = gpu && !offload.host_home.empty();
+  StageNeeds needs;
+  StreamSizes streamed;
+  for (int b = first; b < end; ++b) {
+    const size_t i = static_cast<size_t>(b - first);
+    const bool host = offloads && offload.host_home[i];
+    const Bytes weights = BlockWeights(device.kind, b, first, offload.host_home);
+    (host ? needs.host_weights : needs.weights) += weights;
+    needs.kv += kv_[b];
+    if (!host) continue;
+    needs.weights += gpu_vectors_[b];
+    if (offload.route_max_tokens[i] < problem_.max_pass_tokens) streamed.Include(streamed_[b]);
+  }
+  if (offloads) needs.host_activations = HostActivations(first, end, offload);
+  needs.stream_ring = offload.ring + StreamStaging(streamed.raw_group);
+  needs.activations = Activations(device.kind, first, end);
   needs.overhead = device.overhead;
   if (gpu) {
     for (Bytes* purpose :

@@ -16,10 +16,27 @@ struct StageNeeds {
   Bytes kv;
   Bytes activations;
   Bytes overhead;
-  Bytes stream_ring;
-  Bytes host_weights;   // host-homed blocks of a GPU stage
+  Bytes stream_ring;       // ring and raw staging
+  Bytes host_weights;      // host-homed blocks of a GPU stage
+  Bytes host_activations;  // pinned buffers for hops, and the CPU's for what it computes
 
   Bytes device_total() const { return weights + kv + activations + overhead + stream_ring; }
+  Bytes host_total() const { return host_weights + host_activations; }
+};
+
+// Homes and routes of the blocks of a GPU stage, by block of the run; both empty: all on the device.
+struct StageOffload {
+  std::vector<bool> host_home;
+  std::vector<int> route_max_tokens;  // 0 where not host-homed
+  Bytes ring;                         // Stage::stream_ring
+};
+
+// The larger of what streams: see proto/stream_layout.h.
+struct StreamSizes {
+  Bytes raw_group, tiled_group;
+  Bytes tiled_block;  // all groups of one block
+
+  void Include(const StreamSizes& other);
 };
 
 // Precomputed per problem; immutable.
@@ -30,26 +47,38 @@ class MemoryBudget {
   const std::vector<Block>& blocks() const { return blocks_; }
   int size() const { return static_cast<int>(blocks_.size()); }
 
-  // Blocks [first, end) on `device`; host_home[b - first] marks blocks kept in host memory (GPU
-  // only, may be empty for none). On a GPU each purpose is rounded up to kDeviceGrain.
+  // Blocks [first, end) on `device`. On a GPU each purpose is rounded up to kDeviceGrain.
   StageNeeds Needs(const DeviceSpec& device, int first, int end,
-                   const std::vector<bool>& host_home) const;
+                   const StageOffload& offload) const;
 
-  // Weights of block b within a stage of that kind which begins at `first`. In host memory: as in
-  // the file, and a tied output beside the embedding costs only its norm. On a GPU: as laid out
-  // there (proto/device_layout.h); nothing is shared, for table and head have different layouts.
+  // Weights of block b where they are homed, within a stage of that kind which begins at `first`. In
+  // host memory: as in the file, and a tied output beside the embedding costs only its norm. On a
+  // GPU: as laid out there (proto/device_layout.h); nothing is shared, for table and head have
+  // different layouts.
   Bytes BlockWeights(DeviceKind kind, int block, int first,
                      const std::vector<bool>& host_home) const;
 
   // Key and value cache of block b (attention blocks only).
   Bytes Kv(int block) const { return kv_[block]; }
+  // Of block b on a GPU: all of it, and its norms and biases, which stay when it is host-homed.
+  Bytes GpuWeights(int block) const { return gpu_weights_[block]; }
+  Bytes GpuVectors(int block) const { return gpu_vectors_[block]; }
+  const StreamSizes& Streamed(int block) const { return streamed_[block]; }
+  // Of the embedding, where the head shares it.
+  Bytes TiedBytes() const { return tied_bytes_; }
+  Bytes Activations(DeviceKind kind, int first, int end) const;
+  // Pinned buffers through which hidden states cross: [2, max_pass_tokens, d_model] f32.
+  Bytes HopBuffers() const;
 
  private:
+  Bytes HostActivations(int first, int end, const StageOffload& offload) const;
+
   const PlacementProblem& problem_;
   std::vector<Block> blocks_;
   std::vector<Bytes> kv_;
-  std::vector<Bytes> gpu_weights_;
-  Bytes tied_bytes_;  // of the embedding, when the head shares it
+  std::vector<Bytes> gpu_weights_, gpu_vectors_;
+  std::vector<StreamSizes> streamed_;
+  Bytes tied_bytes_;
 };
 
 }  // namespace millrace

@@ -1,13 +1,71 @@
 #include "planner/pass_size.h"
 
-namespace millrace {
+#include <algorithm>
+#include <cmath>
+#include <optional>
 
-int PreferredPassTokens(const ClusterSpec& cluster) {
-  bool only_gpus = !cluster.hosts.empty();
+#include "planner/memory_budget.h"
+#include "planner/prediction.h"
+#include "planner/solver.h"
+#include "proto/status_macros.h"
+
+namespace millrace {
+namespace {
+
+bool Any(const ClusterSpec& cluster, DeviceKind kind) {
   for (const HostSpec& host : cluster.hosts) {
-    for (const DeviceSpec& d : host.devices) only_gpus &= d.kind == DeviceKind::kGpu;
+    for (const DeviceSpec& d : host.devices) {
+      if (d.kind == kind) return true;
+    }
   }
-  return only_gpus ? kGpuPassTokens : kDefaultPassTokens;
+  return false;
+}
+
+bool Offloads(const PlacementPlan& plan) {
+  return std::any_of(plan.blocks.begin(), plan.blocks.end(), [&](const BlockPlacement& b) {
+    return b.home != Home::kDevice && plan.stages[b.stage].device_kind == DeviceKind::kGpu;
+  });
+}
+
+double Score(const PlacementProblem& problem, const PlacementPlan& plan) {
+  const MemoryBudget memory(problem);
+  const int prompt = std::min(problem.context, 4096);
+  const double prefill = Predictor(problem, memory, plan).PrefillSeconds(prompt);
+  return absl::ToDoubleSeconds(plan.predicted.time_per_token) * std::pow(prefill, 0.25);
+}
+
+// The size for resident weights.
+absl::StatusOr<PlacementProblem> ForResident(const ClusterSpec& cluster,
+                                             const ProblemAt& problem_at) {
+  const bool only_gpus = !Any(cluster, DeviceKind::kCpu) && Any(cluster, DeviceKind::kGpu);
+  if (!only_gpus) return problem_at(kDefaultPassTokens);
+  MILLRACE_ASSIGN_OR_RETURN(PlacementProblem problem, problem_at(kGpuPassTokens));
+  if (!PassFitsWell(problem)) return problem_at(kDefaultPassTokens);
+  return problem;
+}
+
+}  // namespace
+
+absl::StatusOr<PlacementProblem> AtBestPassSize(const ClusterSpec& cluster,
+                                                const ProblemAt& problem_at) {
+  MILLRACE_ASSIGN_OR_RETURN(PlacementProblem first, ForResident(cluster, problem_at));
+  if (!Any(cluster, DeviceKind::kGpu)) return first;
+  MILLRACE_ASSIGN_OR_RETURN(const std::optional<PlacementPlan> resident, FindPlan(first));
+  if (resident.has_value() && !Offloads(*resident)) return first;
+  std::optional<PlacementProblem> best;
+  double least = 0;
+  PlacementProblem last;
+  for (int tokens : kOffloadPassTokens) {
+    MILLRACE_ASSIGN_OR_RETURN(last, problem_at(tokens));
+    if (tokens > std::max(kDefaultPassTokens, last.context)) continue;
+    MILLRACE_ASSIGN_OR_RETURN(const std::optional<PlacementPlan> plan, FindPlan(last));
+    if (!plan.has_value()) continue;
+    const double score = Score(last, *plan);
+    if (best.has_value() && score >= least) continue;
+    best = last;
+    least = score;
+  }
+  return best.has_value() ? *std::move(best) : last;
 }
 
 bool PassFitsWell(const PlacementProblem& problem) {

@@ -10,6 +10,7 @@
 #include "proto/cluster_spec.h"
 #include "proto/model_spec.h"
 #include "proto/placement_plan.h"
+#include "proto/stream_layout.h"
 
 namespace millrace {
 
@@ -17,6 +18,13 @@ namespace millrace {
 struct Pin {
   std::string pattern;  // "blk.*.ffn"
   std::string target;   // "host", "device", "gpu0", "worker-1", "worker-1/cpu"
+};
+
+// Who computes host-homed feed-forward blocks of GPU stages.
+enum class RoutePolicy : uint8_t {
+  kAuto,    // CPU or stream by pass size, whichever is predicted faster
+  kCpu,     // the CPU, at any pass size
+  kStream,  // always streamed
 };
 
 struct PlacementProblem {
@@ -30,12 +38,18 @@ struct PlacementProblem {
   int expected_prompt_tokens = 512;  // for the predicted time to first token
   ActivationNeeds activations;      // of a stage on a CPU
   ActivationNeeds gpu_activations;  // of a stage on a GPU
-  // Whether blocks of a GPU stage may be homed on the host. Nothing runs them yet.
-  bool gpu_host_homes = false;
+  // Of a CPU that computes host-homed blocks of a GPU stage, passes of up to kMaxHostRouteTokens.
+  ActivationNeeds host_route_activations;
+  RoutePolicy routes = RoutePolicy::kAuto;
   std::vector<Pin> pins;
 
   const ActivationNeeds& activations_on(DeviceKind kind) const {
     return kind == DeviceKind::kGpu ? gpu_activations : activations;
+  }
+  // Host memory that the CPU's part of a GPU stage takes for passes of up to `tokens`: an upper bound.
+  Bytes host_route_bytes(int tokens) const {
+    if (tokens == 0) return Bytes(0);
+    return tokens <= kMaxHostRouteTokens ? host_route_activations.body : activations.body;
   }
 };
 

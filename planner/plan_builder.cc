@@ -5,9 +5,10 @@
 #include <set>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "planner/prediction.h"
+#include "planner/route_choice.h"
+#include "planner/stage_steps.h"
 #include "proto/device_layout.h"
 
 namespace millrace {
@@ -25,31 +26,61 @@ std::string PrecisionOf(const ModelSpec& model, const Block& block, bool tiled) 
   return absl::StrJoin(types, " ");
 }
 
-void AddStage(const PlacementProblem& problem, const MemoryBudget& memory, const StageTable& table,
-              const StageChoice& choice, PlacementPlan& plan) {
-  const HostSpec& host = table.Host(choice.device);
-  const DeviceSpec& device = table.Device(choice.device);
-  const std::vector<bool>& homes = table.Option(choice.device, choice.first, choice.end).host_home;
-  const bool gpu = device.kind == DeviceKind::kGpu;
-  const int index = static_cast<int>(plan.stages.size());
-  plan.stages.push_back(
-      {host.worker, device.id, device.kind, host.address, choice.first, choice.end});
+bool AnyStreams(const PlacementProblem& problem, const MemoryBudget& memory,
+                const StageChoice& choice, const StageOffload& offload) {
+  for (size_t i = 0; i < offload.host_home.size(); ++i) {
+    const BlockKind kind = memory.blocks()[choice.first + static_cast<int>(i)].kind;
+    if (offload.host_home[i] && kind != BlockKind::kEmbedding &&
+        offload.route_max_tokens[i] < problem.max_pass_tokens) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Homes as the search found them, routes chosen now.
+StageOffload OffloadOf(const PlacementProblem& problem, const MemoryBudget& memory,
+                       const CostModel& cost, const StageTable& table, const StageChoice& choice) {
+  StageOffload offload;
+  offload.host_home = table.HostHomes(choice);
+  if (offload.host_home.empty()) return offload;
+  offload.ring = table.Option(choice.device, choice.first, choice.end).ring;
+  const StageView view = {problem, memory, cost, table.Host(choice.device),
+                          table.Device(choice.device), choice.first, choice.end};
+  offload.route_max_tokens = ChooseRoutes(view, offload.host_home, offload.ring);
+  if (!AnyStreams(problem, memory, choice, offload)) offload.ring = Bytes(0);
+  return offload;
+}
+
+void AddBlocks(const PlacementProblem& problem, const MemoryBudget& memory, DeviceKind kind,
+               const StageChoice& choice, const StageOffload& offload, PlacementPlan& plan) {
   for (int b = choice.first; b < choice.end; ++b) {
-    const bool on_host = !gpu || (!homes.empty() && homes[static_cast<size_t>(b - choice.first)]);
+    const size_t i = static_cast<size_t>(b - choice.first);
+    const bool beside = !offload.host_home.empty() && offload.host_home[i];
     BlockPlacement p;
     p.block = b;
     p.name = BlockName(memory.blocks()[b]);
-    p.stage = index;
-    p.home = on_host ? Home::kHost : Home::kDevice;
-    p.host_route_max_tokens =
-        gpu && on_host && CostModel::HostRouteIsFaster(host, device) ? kHostRouteMaxTokens : 0;
-    p.weights = memory.BlockWeights(device.kind, b, choice.first, homes);
+    p.stage = static_cast<int>(plan.stages.size()) - 1;
+    p.home = kind == DeviceKind::kCpu || beside ? Home::kHost : Home::kDevice;
+    p.host_route_max_tokens = beside ? offload.route_max_tokens[i] : 0;
+    p.weights = memory.BlockWeights(kind, b, choice.first, offload.host_home);
     // The embedding table stays as in the file.
-    p.precision = PrecisionOf(problem.model, memory.blocks()[b],
-                              !on_host && memory.blocks()[b].kind != BlockKind::kEmbedding);
+    const bool tiled = kind == DeviceKind::kGpu && !beside &&
+                       memory.blocks()[b].kind != BlockKind::kEmbedding;
+    p.precision = PrecisionOf(problem.model, memory.blocks()[b], tiled);
     plan.blocks.push_back(std::move(p));
   }
-  const StageNeeds needs = memory.Needs(device, choice.first, choice.end, homes);
+}
+
+void AddStage(const PlacementProblem& problem, const MemoryBudget& memory, const CostModel& cost,
+              const StageTable& table, const StageChoice& choice, PlacementPlan& plan) {
+  const HostSpec& host = table.Host(choice.device);
+  const DeviceSpec& device = table.Device(choice.device);
+  const StageOffload offload = OffloadOf(problem, memory, cost, table, choice);
+  plan.stages.push_back({host.worker, device.id, device.kind, host.address, choice.first,
+                         choice.end, offload.ring});
+  AddBlocks(problem, memory, device.kind, choice, offload, plan);
+  const StageNeeds needs = memory.Needs(device, choice.first, choice.end, offload);
   auto add = [&](const std::string& where, Purpose purpose, Bytes bytes) {
     if (bytes > Bytes(0)) plan.ledger.push_back({host.worker, where, purpose, bytes});
   };
@@ -59,6 +90,7 @@ void AddStage(const PlacementProblem& problem, const MemoryBudget& memory, const
   add(device.id.value(), Purpose::kOverhead, needs.overhead);
   add(device.id.value(), Purpose::kStreamRing, needs.stream_ring);
   add("host", Purpose::kWeights, needs.host_weights);
+  add("host", Purpose::kActivations, needs.host_activations);
 }
 
 void AddTotals(const PlacementProblem& problem, PlacementPlan& plan) {
@@ -77,50 +109,6 @@ void AddTotals(const PlacementProblem& problem, PlacementPlan& plan) {
   }
 }
 
-void Predict(const PlacementProblem& problem, const CostModel& cost, const StageTable& table,
-             const std::vector<StageChoice>& stages, PlacementPlan& plan) {
-  Prediction& p = plan.predicted;
-  double decode = 0, prefill = 0, hops = 0, prefill_hops = 0;
-  const int prompt = std::max(1, std::min(problem.expected_prompt_tokens, problem.context));
-  double worst = -1;
-  for (size_t i = 0; i < stages.size(); ++i) {
-    const StageChoice& s = stages[i];
-    const std::vector<bool>& homes = table.Option(s.device, s.first, s.end).host_home;
-    const double seconds =
-        cost.DecodeSeconds(table.Host(s.device), table.Device(s.device), s.first, s.end, homes);
-    decode += seconds;
-    prefill += cost.PrefillSeconds(table.Device(s.device), s.first, s.end, homes, prompt);
-    p.stage_time_per_token.push_back(absl::Seconds(seconds));
-    if (i > 0) {
-      hops += table.HopSeconds(stages[i - 1].device, s.device);
-      const bool same = table.Host(stages[i - 1].device).worker == table.Host(s.device).worker;
-      prefill_hops +=
-          cost.HopSeconds(same ? problem.cluster.local : problem.cluster.remote, prompt);
-    }
-    if (seconds > worst) {
-      worst = seconds;
-      const bool gpu = table.Device(s.device).kind == DeviceKind::kGpu;
-      plan.binding_constraint =
-          absl::StrCat(gpu ? homes.empty() ? "HBM bandwidth of " : "host weights' bandwidth of "
-                           : "DRAM bandwidth of ",
-                       table.Host(s.device).worker.value(), "/", table.Device(s.device).id.value());
-    }
-  }
-  const double token = decode + hops;
-  p.prompt_tokens = prompt;
-  p.hop_time_per_token = absl::Seconds(hops);
-  p.time_per_token = absl::Seconds(token);
-  p.decode_tokens_per_second = token > 0 ? 1 / token : 0;
-  p.ttft = absl::Seconds(prefill + prefill_hops);
-  p.prefill_tokens_per_second = prefill > 0 ? prompt / (prefill + prefill_hops) : 0;
-  if (hops > worst) {
-    plan.binding_constraint = "the links between stages";
-    worst = hops;
-  }
-  absl::StrAppend(&plan.binding_constraint, absl::StrFormat(": %.0f%% of each token's time",
-                                                            token > 0 ? 100 * worst / token : 0));
-}
-
 }  // namespace
 
 PlacementPlan BuildPlan(const PlacementProblem& problem, const MemoryBudget& memory,
@@ -133,9 +121,9 @@ PlacementPlan BuildPlan(const PlacementProblem& problem, const MemoryBudget& mem
   plan.slots = problem.slots;
   plan.kv_type = problem.kv_type;
   plan.max_pass_tokens = problem.max_pass_tokens;
-  for (const StageChoice& s : stages) AddStage(problem, memory, table, s, plan);
+  for (const StageChoice& s : stages) AddStage(problem, memory, cost, table, s, plan);
   AddTotals(problem, plan);
-  Predict(problem, cost, table, stages, plan);
+  Predict(problem, memory, plan);
   return plan;
 }
 

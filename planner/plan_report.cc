@@ -1,10 +1,12 @@
 #include "planner/plan_report.h"
 
 #include <algorithm>
+#include <map>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "planner/baselines.h"
 
 namespace millrace {
@@ -37,10 +39,73 @@ std::string Bar(Bytes used, Bytes budget) {
   return absl::StrFormat("%s %3.0f%%", bar, 100 * share);
 }
 
+// Lines broken at spaces.
+std::string WrapAt(const std::string& text, size_t width) {
+  std::string out;
+  for (absl::string_view line : absl::StrSplit(text, '\n')) {
+    if (!out.empty() || line.data() != text.data()) out += '\n';
+    while (line.size() > width) {
+      const size_t space = line.rfind(' ', width);
+      if (space == absl::string_view::npos || space == 0) break;
+      absl::StrAppend(&out, line.substr(0, space), "\n  ");
+      line.remove_prefix(space + 1);
+    }
+    absl::StrAppend(&out, line);
+  }
+  return out;
+}
+
 std::string BlockRange(const PlacementPlan& plan, const Stage& s) {
   const std::string first = plan.blocks[s.first_block].name;
   const std::string last = plan.blocks[s.end_block - 1].name;
   return first == last ? first : absl::StrCat(first, " .. ", last);
+}
+
+// "resident 34.1 GiB in 120 blocks; in RAM: embed looked up, 7.3 GiB streamed, ..." of a GPU stage
+// with host homes; routes at a pass of one token.
+std::string RenderRoutes(const PlacementPlan& plan, const Stage& s) {
+  struct Count {
+    int blocks = 0;
+    Bytes bytes;
+    void Add(const BlockPlacement& b) {
+      ++blocks;
+      bytes += b.weights;
+    }
+  };
+  Count resident, streamed, cpu;
+  bool embed = false;
+  std::map<int, int> thresholds;  // blocks by host_route_max_tokens
+  for (int b = s.first_block; b < s.end_block; ++b) {
+    const BlockPlacement& p = plan.blocks[b];
+    if (p.home == Home::kDevice) {
+      resident.Add(p);
+    } else if (b == 0) {
+      embed = true;
+    } else {
+      (p.host_route_max_tokens > 0 ? cpu : streamed).Add(p);
+      ++thresholds[p.host_route_max_tokens];
+    }
+  }
+  if (!embed && streamed.blocks + cpu.blocks == 0) return "";
+  std::string out = absl::StrFormat(
+      "\nblocks of %s/%s: %d resident (%s)", s.worker.value(), s.device.value(), resident.blocks,
+      FormatBytes(resident.bytes));
+  if (streamed.blocks > 0) {
+    absl::StrAppendFormat(&out, ", %d streamed (%s)", streamed.blocks, FormatBytes(streamed.bytes));
+  }
+  if (cpu.blocks > 0) {
+    absl::StrAppendFormat(&out, ", %d by the CPU (%s)", cpu.blocks, FormatBytes(cpu.bytes));
+  }
+  if (embed) absl::StrAppend(&out, ", embedding looked up in RAM");
+  if (s.stream_ring > Bytes(0)) absl::StrAppend(&out, "; ring ", FormatBytes(s.stream_ring));
+  std::vector<std::string> limits;
+  for (const auto& [tokens, blocks] : thresholds) {
+    if (tokens > 0) limits.push_back(absl::StrCat(blocks, " up to ", tokens));
+  }
+  if (!limits.empty()) {
+    absl::StrAppend(&out, "\nby the CPU in passes of tokens: ", absl::StrJoin(limits, ", "));
+  }
+  return absl::StrCat(WrapAt(out, 100), "\n");
 }
 
 }  // namespace
@@ -71,16 +136,23 @@ std::string RenderPlanTable(const PlacementPlan& plan) {
   for (const LedgerTotal& t : plan.totals) {
     if (t.memory != "host") continue;
     absl::StrAppendFormat(&out, "%-16s %-24s %9s %9s %9s %9s  %s\n",
-                          absl::StrCat(t.worker.value(), "/host"), "weights kept in RAM",
+                          absl::StrCat(t.worker.value(), "/host"), "weights in RAM, buffers",
                           FormatBytes(t.used), "", "", FormatBytes(t.budget), Bar(t.used, t.budget));
+  }
+  for (const Stage& s : plan.stages) {
+    if (s.device_kind == DeviceKind::kGpu) absl::StrAppend(&out, RenderRoutes(plan, s));
   }
   const Prediction& p = plan.predicted;
   absl::StrAppendFormat(
       &out,
-      "\npredicted: %.1f tokens/s (%s each), first token of a %d-token prompt after %s\n"
-      "limited by %s\n",
+      "\npredicted: %.1f tokens/s (%s each), first token of a %d-token prompt after %s\n",
       p.decode_tokens_per_second, RenderMilliseconds(p.time_per_token), p.prompt_tokens,
-      RenderMilliseconds(p.ttft), plan.binding_constraint);
+      RenderMilliseconds(p.ttft));
+  if (p.decode_batch > 1) {
+    absl::StrAppendFormat(&out, "%d sequences together: %.1f tokens/s\n", p.decode_batch,
+                          p.batch_tokens_per_second);
+  }
+  absl::StrAppend(&out, WrapAt(absl::StrCat("limited by ", plan.binding_constraint), 100), "\n");
   return out;
 }
 

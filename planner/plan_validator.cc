@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "planner/plan_memory_check.h"
 #include "proto/model_spec.h"
 #include "proto/status_macros.h"
 
@@ -99,127 +100,20 @@ absl::Status CheckPins(const PlacementProblem& problem, const PlacementPlan& pla
   return absl::OkStatus();
 }
 
-int64_t UpTo(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
-// A tensor on a GPU: vectors as f32, the looked-up table as in the file, other matrices in tiles of
-// 16 rows by one K block or 64 columns, F32 as two bytes a value; every one from a multiple of 256 bytes on.
-int64_t OnGpu(const TensorSpec& t, bool table) {
-  const DTypeInfo& type = Info(t.dtype);
-  if (t.shape.size() != 2) return UpTo(t.shape.back() * 4, 256);
-  if (table) return UpTo(t.size.count(), 256);
-  const int64_t wide = type.block_elements == 256 ? 256 : 64;
-  const int64_t tiles = UpTo(t.shape[0], 16) / 16 * (UpTo(t.shape[1], wide) / wide);
-  const int64_t block_bytes = t.dtype == DType::kF32 ? 2 : type.block_bytes;
-  return UpTo(tiles * 16 * (wide / type.block_elements) * block_bytes, 256);
-}
-
-int BlockOf(const TensorSpec& t, int last) {
-  switch (t.role) {
-    case TensorRole::kRopeFactors:
-      return -1;
-    case TensorRole::kTokenEmbedding:
-      return 0;
-    case TensorRole::kOutput:
-    case TensorRole::kOutputNorm:
-      return last;
-    case TensorRole::kFfnNorm:
-    case TensorRole::kFfnGate:
-    case TensorRole::kFfnUp:
-    case TensorRole::kFfnDown:
-      return 2 + 2 * t.layer;
-    default:
-      return 1 + 2 * t.layer;
+// Only host-homed feed-forward blocks of GPU stages have a route, as a forced policy says.
+absl::Status CheckRoute(const PlacementProblem& problem, const PlacementPlan& plan,
+                        const BlockPlacement& p) {
+  const int route = p.host_route_max_tokens;
+  if (route < 0 || route > plan.max_pass_tokens) {
+    return Broken("block ", p.name, " has a host route up to ", route, " tokens");
   }
-}
-
-// What one placed block takes. `file`: as stored; `memory`: where it is homed, in the layout there.
-struct BlockBytes {
-  int64_t file = 0, memory = 0;
-};
-
-BlockBytes Measure(const ModelSpec& m, const PlacementPlan& plan, const BlockPlacement& p) {
-  const Stage& s = plan.stages[p.stage];
-  const int last = static_cast<int>(2 * m.layers.size() + 1);
-  BlockBytes bytes;
-  for (const TensorSpec& t : m.tensors) {
-    const bool tied_head =
-        m.tied_output && t.role == TensorRole::kTokenEmbedding && p.block == last;
-    if (BlockOf(t, last) != p.block && !tied_head) continue;
-    bytes.file += t.size.count();
-    if (p.home == Home::kDevice) {
-      bytes.memory += OnGpu(t, p.block == 0);
-    } else if (!tied_head || s.first_block > 0 || plan.blocks[0].home != Home::kHost) {
-      // else the table in host memory serves both
-      bytes.memory += t.size.count();
-    }
+  const bool routable = plan.stages[p.stage].device_kind == DeviceKind::kGpu &&
+                        p.home == Home::kHost && p.block > 0 && p.block % 2 == 0;
+  if (route > 0 && (!routable || problem.routes == RoutePolicy::kStream)) {
+    return Broken("block ", p.name, " takes the host route");
   }
-  return bytes;
-}
-
-int64_t CacheBytes(const PlacementProblem& problem, int block) {
-  if (block % 2 == 0 || block / 2 >= static_cast<int>(problem.model.layers.size())) return 0;
-  const LayerSpec& l = problem.model.layers[block / 2];
-  const DTypeInfo& kv = Info(problem.kv_type);
-  const int64_t row = static_cast<int64_t>(l.head_dim) / kv.block_elements * kv.block_bytes;
-  return 2 * UpTo(row * l.kv_heads * problem.context * problem.slots, 256);
-}
-
-// Bytes by memory as the blocks ask for them.
-std::map<Memory, Bytes> Recompute(const PlacementProblem& problem, const PlacementPlan& plan) {
-  std::map<Memory, Bytes> sums;
-  for (size_t i = 0; i < plan.stages.size(); ++i) {
-    const Stage& s = plan.stages[i];
-    const bool gpu = s.device_kind == DeviceKind::kGpu;
-    int64_t weights = 0, cache = 0, slot = 0;  // slot: of the ring that host-homed blocks stream to
-    for (int b = s.first_block; b < s.end_block; ++b) {
-      const BlockBytes bytes = Measure(problem.model, plan, plan.blocks[b]);
-      cache += CacheBytes(problem, b);
-      if (gpu && plan.blocks[b].home == Home::kHost) {
-        sums[{s.worker.value(), "host"}] += Bytes(bytes.memory);
-        slot = std::max(slot, bytes.file);
-      } else {
-        weights += bytes.memory;
-      }
-    }
-    const ActivationNeeds& a = gpu ? problem.gpu_activations : problem.activations;
-    int64_t transient = a.body.count();
-    if (i == 0) transient += a.first_extra.count();
-    if (i + 1 == plan.stages.size()) transient += a.last_extra.count();
-    const int64_t grain = gpu ? 2 << 20 : 1;
-    sums[{s.worker.value(), s.device.value()}] +=
-        Bytes(UpTo(weights, grain) + UpTo(cache, grain) + UpTo(transient, grain) +
-              UpTo(2 * slot, grain)) +
-        FindDevice(*FindHost(problem, s.worker), s.device)->overhead;
-  }
-  return sums;
-}
-
-absl::Status CheckMemory(const PlacementProblem& problem, const PlacementPlan& plan) {
-  const std::map<Memory, Bytes> needed = Recompute(problem, plan);
-  std::map<Memory, Bytes> ledger;
-  for (const LedgerEntry& e : plan.ledger) ledger[{e.worker.value(), e.memory}] += e.bytes;
-  for (const auto& [memory, bytes] : needed) {
-    if (ledger[memory] != bytes) {
-      return Broken("the ledger of ", memory.first, "/", memory.second, " says ",
-                    ledger[memory].count(), " bytes, the blocks take ", bytes.count());
-    }
-  }
-  for (const HostSpec& host : problem.cluster.hosts) {
-    Bytes on_host = ledger[{host.worker.value(), "host"}];
-    for (const DeviceSpec& d : host.devices) {
-      const Bytes used = ledger[{host.worker.value(), d.id.value()}];
-      if (used > d.budget) {
-        return Broken(host.worker.value(), "/", d.id.value(), " takes ", FormatBytes(used),
-                      " of a budget of ", FormatBytes(d.budget));
-      }
-      if (d.kind == DeviceKind::kCpu) on_host += used;
-    }
-    if (on_host > host.budget) {
-      return Broken("host memory of ", host.worker.value(), " takes ", FormatBytes(on_host),
-                    " of a budget of ", FormatBytes(host.budget));
-    }
+  if (routable && problem.routes == RoutePolicy::kCpu && route != plan.max_pass_tokens) {
+    return Broken("block ", p.name, " streams where the CPU was to compute it");
   }
   return absl::OkStatus();
 }
@@ -251,13 +145,10 @@ absl::Status ValidatePlan(const PlacementProblem& problem, const PlacementPlan& 
     if (plan.stages[p.stage].device_kind == DeviceKind::kCpu && p.home != Home::kHost) {
       return Broken("block ", p.name, " of a CPU stage is not homed on the host");
     }
-    if (plan.stages[p.stage].device_kind == DeviceKind::kGpu && p.home != Home::kDevice &&
-        !problem.gpu_host_homes) {
-      return Broken("block ", p.name, " of a GPU stage is homed on the host");
-    }
+    MILLRACE_RETURN_IF_ERROR(CheckRoute(problem, plan, p));
   }
   MILLRACE_RETURN_IF_ERROR(CheckPins(problem, plan));
-  return CheckMemory(problem, plan);
+  return CheckPlanMemory(problem, plan);
 }
 
 }  // namespace millrace

@@ -41,6 +41,7 @@ std::vector<DeviceClass> ClassesOf(const PlacementProblem& problem,
                      d.h2d_bandwidth.bytes_per_second(),
                      d.prefill_flops,
                      host.dram_bandwidth.bytes_per_second(),
+                     CpuFlops(host),
                      static_cast<double>(host.budget.count()),
                      alone && !distinct ? -1.0 : static_cast<double>(i)};
     const auto [it, added] = known.emplace(key, classes.size());
@@ -176,24 +177,6 @@ absl::Status CheckHost(const HostSpec& host) {
   return absl::OkStatus();
 }
 
-// Blocks pinned to the host need a CPU that computes them.
-absl::Status CheckHostPins(const PlacementProblem& p) {
-  if (p.gpu_host_homes) return absl::OkStatus();
-  for (const HostSpec& host : p.cluster.hosts) {
-    for (const DeviceSpec& d : host.devices) {
-      if (d.kind == DeviceKind::kCpu) return absl::OkStatus();
-    }
-  }
-  for (const Pin& pin : p.pins) {
-    if (pin.target != "host") continue;
-    return absl::UnimplementedError(absl::StrCat(
-        "pin '", pin.pattern, "=", pin.target,
-        "': weights of a GPU stage in host memory are not supported yet; leave the pin out, or add "
-        "cpu to --devices so that the CPU computes these blocks"));
-  }
-  return absl::OkStatus();
-}
-
 absl::Status CheckProblem(const PlacementProblem& p) {
   if (p.cluster.hosts.empty()) {
     return absl::InvalidArgumentError("cluster: there are no workers to plan over");
@@ -230,21 +213,29 @@ absl::StatusOr<std::vector<StageChoice>> FindStages(const PlacementProblem& prob
   return search.Run();
 }
 
-absl::StatusOr<SolveResult> Solve(const PlacementProblem& problem) {
+absl::StatusOr<std::optional<PlacementPlan>> FindPlan(const PlacementProblem& problem) {
   MILLRACE_RETURN_IF_ERROR(CheckProblem(problem));
   MILLRACE_ASSIGN_OR_RETURN(const ResolvedPins pins, ResolvePins(problem));
-  MILLRACE_RETURN_IF_ERROR(CheckHostPins(problem));
   const MemoryBudget memory(problem);
   const CostModel cost(problem, memory);
   const StageTable table(problem, memory, cost, pins);
   MILLRACE_ASSIGN_OR_RETURN(const std::vector<StageChoice> stages,
                             FindStages(problem, table, pins));
+  if (stages.empty()) return std::nullopt;
+  PlacementPlan plan = BuildPlan(problem, memory, cost, table, stages);
+  MILLRACE_RETURN_IF_ERROR(ValidatePlan(problem, plan));
+  return plan;
+}
+
+absl::StatusOr<SolveResult> Solve(const PlacementProblem& problem) {
   SolveResult result;
-  if (stages.empty()) {
+  MILLRACE_ASSIGN_OR_RETURN(result.plan, FindPlan(problem));
+  if (!result.plan.has_value()) {
+    MILLRACE_ASSIGN_OR_RETURN(const ResolvedPins pins, ResolvePins(problem));
+    const MemoryBudget memory(problem);
+    const CostModel cost(problem, memory);
+    const StageTable table(problem, memory, cost, pins);
     MILLRACE_ASSIGN_OR_RETURN(result.infeasible, ExplainInfeasible(problem, table, pins));
-  } else {
-    result.plan = BuildPlan(problem, memory, cost, table, stages);
-    MILLRACE_RETURN_IF_ERROR(ValidatePlan(problem, *result.plan));
   }
   return result;
 }

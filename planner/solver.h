@@ -33,9 +33,12 @@ struct SolveResult {
   std::optional<Infeasibility> infeasible;
 };
 
+// The plan alone, or nothing where nothing fits: what explains it takes many searches. Otherwise as
+// Solve.
+absl::StatusOr<std::optional<PlacementPlan>> FindPlan(const PlacementProblem& problem);
+
 // InvalidArgument when the problem itself is malformed (no hosts, a pin that names nothing, a
-// context of zero): the message names the field. Unimplemented: a pin to the host where there are
-// only GPUs and no gpu_host_homes. Every plan has passed ValidatePlan; Internal is our
+// context of zero): the message names the field. Every plan has passed ValidatePlan; Internal is our
 // own bug. Thread-safe: pure.
 absl::StatusOr<SolveResult> Solve(const PlacementProblem& problem);
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "planner/host_split.h"
+
 namespace millrace {
 
 StageTable::StageTable(const PlacementProblem& problem, const MemoryBudget& memory,
@@ -10,28 +12,58 @@ StageTable::StageTable(const PlacementProblem& problem, const MemoryBudget& memo
       memory_(memory),
       cost_(cost),
       pins_(pins),
+      spill_(problem, memory, pins),
       refs_(AllDevices(problem.cluster)) {
   const int n = size();
   options_.resize(refs_.size() * static_cast<size_t>(n) * static_cast<size_t>(n));
   least_.assign(static_cast<size_t>(n) + 1, 0);
   std::vector<double> fastest(static_cast<size_t>(n), 1e300);
   for (int d = 0; d < devices(); ++d) {
-    for (int i = 0; i < n; ++i) {
-      fastest[i] = std::min(fastest[i], cost_.DecodeSeconds(Host(d), Device(d), i, i + 1, {}));
-      for (int j = i + 1; j <= n; ++j) {
-        StageOption option = Make(d, i, j);
-        const bool hopeless = option.hopeless;
-        options_[(static_cast<size_t>(d) * n + i) * n + j - 1] = std::move(option);
-        if (hopeless) break;
-      }
+    device_seconds_.emplace_back();
+    seconds_before_.emplace_back(1, 0.0);
+    for (int b = 0; b < n; ++b) {
+      device_seconds_[d].push_back(cost_.DeviceSeconds(Device(d), b, {}));
+      seconds_before_[d].push_back(seconds_before_[d].back() + device_seconds_[d].back());
+      fastest[b] = std::min(fastest[b], device_seconds_[d][b]);
     }
+    like_.push_back(d);
+    for (int other = d - 1; other >= 0; --other) {
+      if (Alike(other, d)) like_[d] = like_[other];
+    }
+    if (like_[d] == d) MakeOptions(d);
   }
   for (int i = n - 1; i >= 0; --i) least_[i] = least_[i + 1] + fastest[i];
 }
 
+void StageTable::MakeOptions(int device) {
+  const size_t n = static_cast<size_t>(size());
+  for (int i = 0; i < size(); ++i) {
+    SpillRun run{i, i, {}};
+    while (run.end < size()) {
+      spill_.Extend(run);
+      const StageOption option = Make(device, run);
+      options_[(static_cast<size_t>(device) * n + static_cast<size_t>(i)) * n +
+               static_cast<size_t>(run.end) - 1] = option;
+      if (option.hopeless) break;
+    }
+  }
+}
+
+bool StageTable::Alike(int a, int b) const {
+  const HostSpec &host_a = Host(a), &host_b = Host(b);
+  const DeviceSpec &x = Device(a), &y = Device(b);
+  for (const std::vector<bool>& allowed : pins_.allowed) {
+    if (allowed[a] != allowed[b]) return false;
+  }
+  return x.kind == y.kind && x.budget == y.budget && x.overhead == y.overhead &&
+         x.memory_bandwidth == y.memory_bandwidth && x.h2d_bandwidth == y.h2d_bandwidth &&
+         x.prefill_flops == y.prefill_flops && Room(a) == Room(b) && HostRoom(a) == HostRoom(b) &&
+         host_a.dram_bandwidth == host_b.dram_bandwidth && CpuFlops(host_a) == CpuFlops(host_b);
+}
+
 const StageOption& StageTable::Option(int device, int first, int end) const {
   const size_t n = static_cast<size_t>(size());
-  return options_[(static_cast<size_t>(device) * n + static_cast<size_t>(first)) * n +
+  return options_[(static_cast<size_t>(like_[device]) * n + static_cast<size_t>(first)) * n +
                   static_cast<size_t>(end) - 1];
 }
 
@@ -48,7 +80,6 @@ Bytes StageTable::Room(int device) const {
   return budget - d.overhead;
 }
 
-// Host memory that one GPU's stage may use: what the worker's CPU devices leave, in equal shares.
 Bytes StageTable::HostRoom(int device) const {
   const HostSpec& host = Host(device);
   Bytes left = host.budget;
@@ -65,57 +96,88 @@ double StageTable::HopSeconds(int from_device, int to_device) const {
   return cost_.HopSeconds(same ? problem_.cluster.local : problem_.cluster.remote, 1);
 }
 
-StageOption StageTable::Make(int device, int first, int end) const {
+std::vector<bool> StageTable::HostHomes(const StageChoice& choice) const {
+  if (Device(choice.device).kind != DeviceKind::kGpu) return {};
+  return spill_.Homes(choice.first, choice.end,
+                      Option(choice.device, choice.first, choice.end).spilled);
+}
+
+double StageTable::DeviceSeconds(int device, int first, int end) const {
+  return seconds_before_[device][end] - seconds_before_[device][first];
+}
+
+StageOption StageTable::Make(int device, const SpillRun& run) const {
+  const int first = run.first, end = run.end;
   StageOption option;
-  const DeviceSpec& d = Device(device);
-  const bool gpu = d.kind == DeviceKind::kGpu;
-  std::vector<bool> host_home(static_cast<size_t>(end - first), false);
-  bool any_host = false;
+  const bool gpu = Device(device).kind == DeviceKind::kGpu;
   for (int b = first; b < end; ++b) {
-    const PinnedHome home = pins_.home[b];
-    const bool unsupported = gpu && home == PinnedHome::kHost && !problem_.gpu_host_homes;
-    if (!pins_.allowed[b][device] || (home == PinnedHome::kDevice && !gpu) || unsupported) {
+    if (!pins_.allowed[b][device] || (pins_.home[b] == PinnedHome::kDevice && !gpu)) {
       option.hopeless = true;
       return option;
     }
-    if (gpu && home == PinnedHome::kHost) {
-      host_home[static_cast<size_t>(b - first)] = true;
-      any_host = true;
-    }
   }
-  if (any_host) option.host_home = host_home;
-  const StageNeeds needs = memory_.Needs(d, first, end, option.host_home);
-  const Bytes room = Room(device) + d.overhead;
-  if (needs.device_total() <= room && needs.host_weights <= (gpu ? HostRoom(device) : Bytes(0))) {
-    option.fits = true;
-  } else if (gpu && problem_.gpu_host_homes) {
-    option.fits = SpillToHost(device, first, end, option);
+  if (gpu) {
+    MakeOnGpu(device, run, option);
   } else {
-    option.hopeless = needs.weights + needs.kv > room && end < size();
-  }
-  if (option.fits) {
-    option.seconds = cost_.DecodeSeconds(Host(device), d, first, end, option.host_home);
+    MakeOnCpu(device, first, end, option);
   }
   return option;
 }
 
-// Moves blocks to the host, feed-forward halves from the last layer back first, then attention,
-// until the device holds the rest.
-bool StageTable::SpillToHost(int device, int first, int end, StageOption& option) const {
-  const DeviceSpec& d = Device(device);
-  if (option.host_home.empty()) option.host_home.assign(static_cast<size_t>(end - first), false);
-  for (BlockKind kind : {BlockKind::kFeedForward, BlockKind::kEmbedding, BlockKind::kAttention,
-                         BlockKind::kHead}) {
-    for (int b = end - 1; b >= first; --b) {
-      if (memory_.blocks()[b].kind != kind || pins_.home[b] == PinnedHome::kDevice) continue;
-      if (option.host_home[static_cast<size_t>(b - first)]) continue;
-      option.host_home[static_cast<size_t>(b - first)] = true;
-      const StageNeeds needs = memory_.Needs(d, first, end, option.host_home);
-      if (needs.host_weights > HostRoom(device)) return false;
-      if (needs.device_total() <= d.budget) return true;
+void StageTable::MakeOnCpu(int device, int first, int end, StageOption& option) const {
+  const StageNeeds needs = memory_.Needs(Device(device), first, end, {});
+  const Bytes room = Room(device) + Device(device).overhead;
+  option.fits = needs.device_total() <= room;
+  option.hopeless = !option.fits && needs.weights + needs.kv > room && end < size();
+  option.seconds = DeviceSeconds(device, first, end);
+}
+
+// A full ring where that is fastest or all that is needed; on a small budget a shallower one leaves
+// more for weights.
+void StageTable::MakeOnGpu(int device, const SpillRun& run, StageOption& option) const {
+  const SpillResults spills =
+      spill_.Fit(Device(device), run, {Device(device).budget, HostRoom(device)});
+  for (int depth = kFullRing; depth >= 1; --depth) {
+    const SpillResult& spill = spills[depth];
+    if (!spill.fits) continue;
+    const double seconds =
+        spill.any_host ? OffloadedSeconds(device, run.first, run.end, spill.spilled, depth)
+                       : DeviceSeconds(device, run.first, run.end);
+    if (!option.fits || seconds < option.seconds) {
+      option = {true, false, seconds, spill.spilled, spill.ring};
+    }
+    if (!spill.any_host) return;
+  }
+  // With nothing but norms and caches on the device, and the least ring, more blocks take only more.
+  option.hopeless = !option.fits && run.end < size();
+}
+
+double StageTable::OffloadedSeconds(int device, int first, int end, int spilled,
+                                    int ring_depth) const {
+  const std::vector<bool> homes = spill_.Homes(first, end, spilled);
+  FluidPass pass;
+  pass.device_seconds = DeviceSeconds(device, first, end);
+  for (int b = first; b < end; ++b) {
+    if (!homes[static_cast<size_t>(b - first)]) continue;
+    const double bytes = static_cast<double>(memory_.blocks()[b].weights.count());
+    switch (memory_.blocks()[b].kind) {
+      case BlockKind::kEmbedding:
+        pass.device_seconds += cost_.HostEmbedSeconds(Device(device), {}) - device_seconds_[device][b];
+        break;
+      case BlockKind::kFeedForward:
+        pass.ff_bytes += bytes;
+        pass.ff_device_seconds += device_seconds_[device][b];
+        pass.ff_hop_seconds += cost_.HostHopSeconds(Device(device), {});
+        break;
+      default:
+        pass.streamed_bytes += bytes;
     }
   }
-  return false;
+  const HostRates rates =
+      ShareHostMemory(Device(device).h2d_bandwidth, Host(device).dram_bandwidth);
+  const HostSplit split = BestHostSplit(pass, rates, problem_.routes);
+  const double copies = (pass.streamed_bytes + split.stream_share * pass.ff_bytes) / rates.copy_alone;
+  return split.seconds + kRingStall[ring_depth] * copies;
 }
 
 }  // namespace millrace

@@ -10,14 +10,16 @@
 #include "planner/memory_budget.h"
 #include "planner/pins.h"
 #include "planner/placement_problem.h"
+#include "planner/spill.h"
 
 namespace millrace {
 
 struct StageOption {
   bool fits = false;
-  bool hopeless = false;        // nor does any longer run from the same block
-  double seconds = 0;           // one decoded token
-  std::vector<bool> host_home;  // by block of the run; empty: all on the device
+  bool hopeless = false;  // nor does any longer run from the same block
+  double seconds = 0;     // one decoded token; with host homes by planner/host_split.h
+  int spilled = 0;        // blocks in host memory beside pinned ones, of SpillOrder
+  Bytes ring;             // Stage::stream_ring
 };
 
 struct StageChoice {
@@ -35,25 +37,40 @@ class StageTable {
   int devices() const { return static_cast<int>(refs_.size()); }
   // Blocks [first, end), end > first.
   const StageOption& Option(int device, int first, int end) const;
+  // By block of the run, true where homed in host memory beside a GPU; empty: nowhere.
+  std::vector<bool> HostHomes(const StageChoice& choice) const;
   // A lower bound of the time of blocks [first, all), on the fastest devices.
   double LeastSeconds(int first) const { return least_[static_cast<size_t>(first)]; }
   double HopSeconds(int from_device, int to_device) const;
   // Room on a device for weights, cache and activations: the smaller of its and the host's budget.
   Bytes Room(int device) const;
+  // Host memory that one GPU's stage may use: what the worker's CPU devices leave, in equal shares.
+  Bytes HostRoom(int device) const;
   const HostSpec& Host(int device) const;
   const DeviceSpec& Device(int device) const;
 
  private:
-  StageOption Make(int device, int first, int end) const;
-  bool SpillToHost(int device, int first, int end, StageOption& option) const;
-  Bytes HostRoom(int device) const;
+  // For one device, all runs.
+  void MakeOptions(int device);
+  // True when every run is the same on both.
+  bool Alike(int a, int b) const;
+  StageOption Make(int device, const SpillRun& run) const;
+  void MakeOnCpu(int device, int first, int end, StageOption& option) const;
+  void MakeOnGpu(int device, const SpillRun& run, StageOption& option) const;
+  double OffloadedSeconds(int device, int first, int end, int spilled, int ring_depth) const;
+  // Sum of single blocks' times on the device.
+  double DeviceSeconds(int device, int first, int end) const;
 
   const PlacementProblem& problem_;
   const MemoryBudget& memory_;
   const CostModel& cost_;
   const ResolvedPins& pins_;
+  const SpillOrder spill_;
   const std::vector<DeviceRef> refs_;
-  std::vector<StageOption> options_;  // [device][first][end - 1]
+  std::vector<std::vector<double>> device_seconds_;  // [device][block]
+  std::vector<std::vector<double>> seconds_before_;  // [device]: their sums over blocks before b
+  std::vector<int> like_;             // [device]: the first device that is the same
+  std::vector<StageOption> options_;  // [device][first][end - 1], of those
   std::vector<double> least_;
 };
 

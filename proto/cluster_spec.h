@@ -34,7 +34,10 @@ struct HostSpec {
   std::string address;  // "10.0.0.2:7601"; empty for the process itself
   Bytes memory_total;
   Bytes budget;  // host memory that may be used by this worker, all purposes
-  Bandwidth dram_bandwidth;
+  Bandwidth dram_bandwidth;  // read by all threads, the link to any GPU idle
+  // Sustained multiply-adds x 2 per second of the threads together in products of a batch with
+  // weights; 0: not measured.
+  double cpu_flops = 0;
   int threads = 1;
   std::vector<DeviceSpec> devices;
 };

@@ -34,6 +34,7 @@ HostSpec HostFromProto(FieldCheck& check, const std::string& at, const v1::HostS
   host.budget = check.Size(at + ".budget", wire.budget());
   host.dram_bandwidth =
       Bandwidth::BytesPerSecond(check.NonNegative(at + ".dram_bandwidth", wire.dram_bandwidth()));
+  host.cpu_flops = check.NonNegative(at + ".cpu_flops", wire.cpu_flops());
   host.threads = check.Int32(at + ".threads", wire.threads(), 1, 1 << 16);
   if (host.budget > host.memory_total) {
     check.Refuse(at + ".budget", FormatBytes(host.budget),
@@ -80,6 +81,7 @@ v1::HostSpec ToProto(const HostSpec& host) {
   wire.set_budget(host.budget.count());
   wire.set_dram_bandwidth(host.dram_bandwidth.bytes_per_second());
   wire.set_threads(host.threads);
+  wire.set_cpu_flops(host.cpu_flops);
   for (const DeviceSpec& device : host.devices) {
     v1::DeviceSpec& out = *wire.add_devices();
     out.set_id(device.id.value());

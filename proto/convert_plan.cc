@@ -23,6 +23,7 @@ void StagesFromProto(FieldCheck& check, const v1::PlacementPlan& wire, Placement
     stage.address = in.address();
     stage.first_block = check.Int32(at + ".first_block", in.first_block(), 0);
     stage.end_block = check.Int32(at + ".end_block", in.end_block(), 0);
+    stage.stream_ring = check.Size(at + ".stream_ring", in.stream_ring());
     if (stage.first_block != next) {
       check.Refuse(at + ".first_block", stage.first_block,
                    " does not follow the stage before, which ends at ", next);
@@ -97,6 +98,8 @@ v1::Prediction PredictionToProto(const Prediction& p) {
     wire.add_stage_time_per_token_ms(absl::ToDoubleMilliseconds(d));
   }
   wire.set_hop_time_per_token_ms(absl::ToDoubleMilliseconds(p.hop_time_per_token));
+  wire.set_decode_batch(p.decode_batch);
+  wire.set_batch_tokens_per_second(p.batch_tokens_per_second);
   return wire;
 }
 
@@ -112,6 +115,8 @@ Prediction PredictionFromProto(const v1::Prediction& wire) {
     p.stage_time_per_token.push_back(absl::Milliseconds(ms));
   }
   p.hop_time_per_token = absl::Milliseconds(wire.hop_time_per_token_ms());
+  p.decode_batch = wire.decode_batch();
+  p.batch_tokens_per_second = wire.batch_tokens_per_second();
   return p;
 }
 
@@ -124,6 +129,7 @@ void StagesToProto(const PlacementPlan& plan, v1::PlacementPlan& wire) {
     out.set_address(stage.address);
     out.set_first_block(stage.first_block);
     out.set_end_block(stage.end_block);
+    out.set_stream_ring(stage.stream_ring.count());
   }
   for (const BlockPlacement& block : plan.blocks) {
     v1::BlockPlacement& out = *wire.add_blocks();

@@ -28,6 +28,9 @@ struct Stage {
   std::string address;  // of the worker; empty for the process itself
   int first_block = 0;  // indices into BlocksOf(model)
   int end_block = 0;    // exclusive
+  // The ring on the device that host-homed blocks of a GPU stage stream into, raw staging not
+  // counted; zero where nothing streams. See proto/stream_layout.h.
+  Bytes stream_ring{};
 };
 
 // How one block is held and used.
@@ -36,10 +39,13 @@ struct BlockPlacement {
   std::string name;  // BlockName
   int stage = 0;
   Home home = Home::kDevice;
-  // Host-homed blocks of a GPU stage: passes of up to this many tokens are computed by the CPU,
-  // larger ones stream to the device. 0 = always stream. A CPU stage computes every pass itself.
+  // Host-homed feed-forward blocks of a GPU stage: passes of up to this many tokens are computed by
+  // the CPU, larger ones stream to the device. 0 = always stream, as other blocks do; up to
+  // max_pass_tokens. A CPU stage computes every pass itself.
   int host_route_max_tokens = 0;
-  Bytes weights;          // resident bytes; 0 for bytes shared with another block
+  // Bytes where it is homed; 0 for bytes shared with another block. On the host as in the file,
+  // norms and biases included, which a GPU stage holds on its device besides.
+  Bytes weights;
   std::string precision;  // of its matrices as they are held, e.g. "q4_K q6_K", "f16 (from f32)"
 };
 
@@ -67,6 +73,8 @@ struct Prediction {
   absl::Duration time_per_token;  // decode, batch 1
   double decode_tokens_per_second = 0;
   double prefill_tokens_per_second = 0;
+  int decode_batch = 1;  // sequences decoding together: the plan's slots
+  double batch_tokens_per_second = 0;  // of all of them
   std::vector<absl::Duration> stage_time_per_token;  // by stage, hops excluded
   absl::Duration hop_time_per_token;
 };

@@ -64,6 +64,14 @@ absl::StatusOr<DType> ParseKvType(const std::string& text) {
       absl::StrCat("--kv-type: '", text, "' is not one of f32, f16, bf16, q8_0"));
 }
 
+absl::StatusOr<RoutePolicy> ParseRoutes(const std::string& text) {
+  if (text == "auto") return RoutePolicy::kAuto;
+  if (text == "cpu") return RoutePolicy::kCpu;
+  if (text == "stream") return RoutePolicy::kStream;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--routes: '", text, "' is not one of auto, cpu, stream"));
+}
+
 }  // namespace
 
 void AddBudgetFlags(CLI::App* app, BudgetFlags& flags) {
@@ -83,8 +91,12 @@ void AddBudgetFlags(CLI::App* app, BudgetFlags& flags) {
   app->add_option("--pin", flags.pins, "place blocks: 'blk.*.ffn=host' (repeatable)")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app->add_option("--routes", flags.routes,
+                  "who computes feed-forward blocks kept in RAM beside a GPU: auto, cpu, or stream "
+                  "(copied to the GPU)")
+      ->capture_default_str();
   app->add_option("--max-pass-tokens,--batch-tokens", flags.max_pass_tokens,
-                  "largest pass; prompts are read in chunks of this [512; 2048 on GPUs with room]")
+                  "largest pass; prompts are read in chunks of this [512; 64 to 4096 with GPUs]")
       ->check(CLI::Range(1, 1 << 20));
 }
 
@@ -112,6 +124,7 @@ absl::StatusOr<Budget> ParseBudget(const BudgetFlags& flags) {
   }
   MILLRACE_ASSIGN_OR_RETURN(budget.kv_type, ParseKvType(flags.kv_type));
   MILLRACE_ASSIGN_OR_RETURN(budget.pins, ParsePins(flags.pins));
+  MILLRACE_ASSIGN_OR_RETURN(budget.routes, ParseRoutes(flags.routes));
   return budget;
 }
 
@@ -135,6 +148,8 @@ absl::StatusOr<v1::PlanOptions> ToPlanOptions(const BudgetFlags& flags) {
   MILLRACE_ASSIGN_OR_RETURN(const DType kv_type, ParseKvType(flags.kv_type));
   options.set_kv_type(ToProto(kv_type));
   options.set_max_pass_tokens(flags.max_pass_tokens);
+  MILLRACE_ASSIGN_OR_RETURN(const RoutePolicy routes, ParseRoutes(flags.routes));
+  options.set_routes(static_cast<v1::RoutePolicy>(routes));
   MILLRACE_ASSIGN_OR_RETURN(const std::vector<Pin> pins, ParsePins(flags.pins));
   for (const Pin& pin : pins) {
     v1::Pin& out = *options.add_pins();

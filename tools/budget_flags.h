@@ -14,7 +14,7 @@
 namespace millrace {
 
 struct BudgetFlags {
-  std::string device_memory, host_memory, devices, kv_type = "f16";
+  std::string device_memory, host_memory, devices, kv_type = "f16", routes = "auto";
   int context = 0;  // 0: the command's default
   int slots = 1;
   int threads = 0;  // 0: all usable cores
@@ -29,6 +29,7 @@ struct Budget {
   ProbeOptions probe;
   DType kv_type = DType::kF16;
   std::vector<Pin> pins;
+  RoutePolicy routes = RoutePolicy::kAuto;
 };
 
 // InvalidArgument names the flag, the value and what would do.

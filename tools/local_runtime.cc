@@ -56,6 +56,9 @@ void SetPassTokens(PlacementProblem& problem, int tokens, int threads) {
   const ActivationShape shape = {tokens, threads, problem.slots, problem.context};
   problem.activations = ActivationNeedsOf(problem.model, shape, DeviceKind::kCpu);
   problem.gpu_activations = ActivationNeedsOf(problem.model, shape, DeviceKind::kGpu);
+  ActivationShape host_route = shape;
+  host_route.max_pass_tokens = std::min(tokens, kMaxHostRouteTokens);
+  problem.host_route_activations = ActivationNeedsOf(problem.model, host_route, DeviceKind::kCpu);
 }
 
 absl::Status Differs(const std::string& path, absl::string_view field, absl::string_view plan,
@@ -81,12 +84,15 @@ absl::StatusOr<PlacementProblem> LocalProblem(const Model& model, const RuntimeR
   problem.expected_prompt_tokens =
       std::clamp(request.expected_prompt_tokens, 1, std::max(1, problem.context - 1));
   problem.pins = budget.pins;
+  problem.routes = budget.routes;
   const int threads = host.threads;
   problem.cluster.hosts.push_back(std::move(host));
   const int asked = request.budget.max_pass_tokens;
-  SetPassTokens(problem, asked > 0 ? asked : PreferredPassTokens(problem.cluster), threads);
-  if (asked == 0 && !PassFitsWell(problem)) SetPassTokens(problem, kDefaultPassTokens, threads);
-  return problem;
+  const auto problem_at = [&](int tokens) -> absl::StatusOr<PlacementProblem> {
+    SetPassTokens(problem, tokens, threads);
+    return problem;
+  };
+  return asked > 0 ? problem_at(asked) : AtBestPassSize(problem.cluster, problem_at);
 }
 
 absl::StatusOr<PlacementPlan> ReadPlanFor(const Model& model, const RuntimeRequest& request) {

@@ -235,11 +235,9 @@ absl::StatusOr<HostSpec> ProbeHost(const ProbeOptions& options) {
       CheckBudget("--host-memory", host.budget, memory.total, "this machine (or its cgroup)"));
   std::vector<DeviceOption> devices = options.devices;
   if (devices.empty()) devices = AutoDevices(static_cast<int>(options.gpus.list().names.size()));
-  const auto is_cpu = [](const DeviceOption& d) { return d.kind == DeviceKind::kCpu; };
-  const bool any_cpu = std::any_of(devices.begin(), devices.end(), is_cpu);
   MILLRACE_ASSIGN_OR_RETURN(const GpuReports gpus, ProbeGpus(options.gpus, devices));
   host.dram_bandwidth = MeasureReadBandwidth(host.threads, ProbeBuffer(host.budget));
-  const double flops = any_cpu ? MeasureMatmulFlops(host.threads) : 0;
+  host.cpu_flops = MeasureMatmulFlops(host.threads);
   const Bytes overhead = ResidentBytes();
   if (host.budget <= overhead) {
     return absl::InvalidArgumentError(
@@ -259,7 +257,7 @@ absl::StatusOr<HostSpec> ProbeHost(const ProbeOptions& options) {
     device.memory_total = memory.total;
     device.budget = option.budget.value_or(host.budget);
     device.memory_bandwidth = host.dram_bandwidth;
-    device.prefill_flops = flops;
+    device.prefill_flops = host.cpu_flops;
     MILLRACE_RETURN_IF_ERROR(CheckBudget(absl::StrCat("--devices: '", option.id.value(), "'"),
                                          device.budget, memory.total, "this machine"));
     host.devices.push_back(std::move(device));

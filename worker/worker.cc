@@ -10,6 +10,7 @@
 #include "proto/convert.h"
 #include "proto/field_check.h"
 #include "proto/status_macros.h"
+#include "proto/stream_layout.h"
 #include "worker/activation_arena.h"
 #include "worker/generate_messages.h"
 #include "worker/link/grpc_link.h"
@@ -88,6 +89,10 @@ absl::StatusOr<ModelDescription> Worker::Describe(const std::string& reference,
                                  resolved.slots(), resolved.context()};
   description.activations = ActivationNeedsOf(model->spec(), shape, DeviceKind::kCpu);
   description.gpu_activations = ActivationNeedsOf(model->spec(), shape, DeviceKind::kGpu);
+  ActivationShape host_route = shape;
+  host_route.max_pass_tokens = std::min(shape.max_pass_tokens, kMaxHostRouteTokens);
+  description.host_route_activations =
+      ActivationNeedsOf(model->spec(), host_route, DeviceKind::kCpu);
   // The link's buffers are host memory: beside a GPU stage they are not on its device.
   description.activations.body += LinkBytes(model->spec(), description.options);
   return description;

@@ -33,6 +33,7 @@ struct ModelDescription {
   v1::PlanOptions options;  // defaults resolved
   ActivationNeeds activations;      // of a stage on a CPU
   ActivationNeeds gpu_activations;  // on a GPU
+  ActivationNeeds host_route_activations;  // of a CPU in passes of up to kMaxHostRouteTokens
 };
 
 // The stages of one epoch. Immutable once published; whoever serves a call holds a reference.

@@ -90,6 +90,7 @@ grpc::Status WorkerService::DescribeModel(grpc::ServerContext* context,
   *response->mutable_options() = model->options;
   *response->mutable_activations() = ToProto(model->activations);
   *response->mutable_gpu_activations() = ToProto(model->gpu_activations);
+  *response->mutable_host_route_activations() = ToProto(model->host_route_activations);
   return grpc::Status::OK;
 }
 

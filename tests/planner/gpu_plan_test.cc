@@ -5,7 +5,6 @@
 #include "absl/time/clock.h"
 #include "planner/cost_model.h"
 #include "planner/memory_budget.h"
-#include "planner/pass_size.h"
 #include "planner/plan_validator.h"
 #include "planner/solver.h"
 #include "proto/device_layout.h"
@@ -118,28 +117,24 @@ TEST(GpuSolverTest, SplitsOverLogicalDevicesOfOneGpu) {
   EXPECT_TRUE(ValidatePlan(p, *split.plan).ok());
 }
 
-TEST(GpuSolverTest, WithoutHostHomesNothingSpillsAndTheRefusalSaysWhatWouldDo) {
+TEST(GpuSolverTest, WhatNeitherGpuNorHostHoldsIsRefusedAndTheRefusalSaysWhatWouldDo) {
   PlacementProblem p = GpuProblem(false, 12_MiB);
-  p.gpu_host_homes = true;
   ASSERT_TRUE(Solve(p)->plan.has_value());
-  const PlacementPlan spilled = *Solve(p)->plan;
-  EXPECT_TRUE(ValidatePlan(p, spilled).ok());
-  p.gpu_host_homes = false;
-  EXPECT_FALSE(ValidatePlan(p, spilled).ok());
+  p.cluster.hosts[0].budget = 1_MiB;
   const auto result = *Solve(p);
   ASSERT_TRUE(result.infeasible.has_value());
-  EXPECT_THAT(result.infeasible->summary, HasSubstr("not supported yet"));
-  EXPECT_THAT(result.infeasible->summary, HasSubstr("--devices cpu"));
   ASSERT_EQ(result.infeasible->nearest_budget.size(), 1u);
-  EXPECT_EQ(result.infeasible->nearest_budget[0].memory, "gpu0");
-  p.cluster.hosts[0].devices[0].budget = result.infeasible->nearest_budget[0].wanted;
+  const auto fix = result.infeasible->nearest_budget[0];
+  EXPECT_THAT(result.infeasible->summary, HasSubstr("it would fit with w/" + fix.memory));
+  (fix.memory == "host" ? p.cluster.hosts[0].budget : p.cluster.hosts[0].devices[0].budget) =
+      fix.wanted;
   EXPECT_TRUE(Solve(p)->plan.has_value());
 }
 
 TEST(GpuSolverTest, EightGpusThatCannotHoldEightyLayersAreRefusedSoon) {
   std::mt19937 rng(3);
   PlacementProblem p = BaseProblem(TestModel(80, false, rng, false, 512));
-  HostSpec host = CpuHost("w", 1_GiB, 20);
+  HostSpec host = CpuHost("w", 1_MiB, 20);
   host.devices.clear();
   for (int i = 0; i < 8; ++i) {
     host.devices.push_back(Gpu("gpu" + std::to_string(i), 16_MiB, 4000, 50));
@@ -152,23 +147,19 @@ TEST(GpuSolverTest, EightGpusThatCannotHoldEightyLayersAreRefusedSoon) {
   EXPECT_LT(absl::Now() - begin, absl::Seconds(10));  // generous: sanitizers and shared machines
 }
 
-TEST(GpuSolverTest, PinsToTheHostAreRefusedAloud) {
+TEST(GpuSolverTest, PinsToTheHostAreObeyedOnGpuStages) {
   PlacementProblem p = GpuProblem(false, 1_GiB);
-  p.pins = {{"blk.*.ffn", "host"}};
-  const auto refused = Solve(p);
-  EXPECT_EQ(refused.status().code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("not supported yet"));
-  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("blk.*.ffn=host"));
-  p.gpu_host_homes = true;
-  EXPECT_TRUE(Solve(p)->plan.has_value());
-  // A CPU beside the GPU may compute them.
-  p.gpu_host_homes = false;
-  p.pins = {{"head", "host"}};
-  DeviceSpec cpu = CpuHost("w", 512_MiB, 20).devices[0];
-  p.cluster.hosts[0].devices.push_back(cpu);
-  const auto beside = *Solve(p);
-  ASSERT_TRUE(beside.plan.has_value());
-  EXPECT_EQ(beside.plan->stages.back().device_kind, DeviceKind::kCpu);
+  p.pins = {{"blk.*.ffn", "host"}, {"blk.1.ffn", "device"}};
+  const PlacementPlan plan = *Solve(p)->plan;
+  for (const BlockPlacement& b : plan.blocks) {
+    const bool ffn = b.name.find("ffn") != std::string::npos;
+    EXPECT_EQ(b.home == Home::kHost, ffn && b.name != "blk.1.ffn") << b.name;
+  }
+  EXPECT_GT(plan.stages[0].stream_ring, Bytes(0));
+  p.pins = {{"embed", "host"}};
+  const PlacementPlan looked_up = *Solve(p)->plan;
+  EXPECT_EQ(looked_up.blocks[0].home, Home::kHost);
+  EXPECT_EQ(looked_up.stages[0].stream_ring, Bytes(0));
 }
 
 TEST(GpuValidatorTest, CatchesWrongKindsAndBytes) {
@@ -195,25 +186,13 @@ TEST(GpuCostTest, DecodeIsBandwidthAndAConstantPerHalfLayer) {
   const PlacementProblem p = GpuProblem(false, 1_GiB);
   const MemoryBudget memory(p);
   const CostModel cost(p, memory);
-  const HostSpec& host = p.cluster.hosts[0];
+  const DeviceSpec& gpu = p.cluster.hosts[0].devices[0];
   const int head = memory.size() - 1;
   const double bytes = static_cast<double>(memory.blocks()[head].weights.count());
-  EXPECT_NEAR(cost.DecodeSeconds(host, host.devices[0], head, head + 1, {}),
-              bytes / (4000e9 * kGpuDecodeEfficiency), 1e-9);
+  EXPECT_NEAR(cost.DeviceSeconds(gpu, head, {}), bytes / (4000e9 * kGpuDecodeEfficiency), 1e-9);
   const double ffn = static_cast<double>(memory.blocks()[2].weights.count());
-  EXPECT_NEAR(cost.DecodeSeconds(host, host.devices[0], 2, 3, {}),
+  EXPECT_NEAR(cost.DeviceSeconds(gpu, 2, {}),
               ffn / (4000e9 * kGpuDecodeEfficiency) + kGpuHalfLayerSeconds, 1e-9);
-}
-
-TEST(PassSizeTest, LargerOnGpusWithRoom) {
-  PlacementProblem p = GpuProblem(false, 1_GiB);
-  EXPECT_EQ(PreferredPassTokens(p.cluster), kGpuPassTokens);
-  p.gpu_activations = {100_MiB, Bytes(0), 2_MiB};
-  EXPECT_TRUE(PassFitsWell(p));
-  p.gpu_activations.body = 101_MiB;
-  EXPECT_FALSE(PassFitsWell(p));
-  p.cluster.hosts.push_back(CpuHost("v", 1_GiB, 20));
-  EXPECT_EQ(PreferredPassTokens(p.cluster), kDefaultPassTokens);
 }
 
 }  // namespace

@@ -81,6 +81,7 @@ inline PlacementProblem BaseProblem(ModelSpec model) {
   p.max_pass_tokens = 64;
   p.activations = {10_KiB, 1_KiB, 4_KiB};
   p.gpu_activations = {200_KiB, 0_KiB, 300_KiB};
+  p.host_route_activations = {10_KiB, 1_KiB, 4_KiB};
   return p;
 }
 
@@ -88,7 +89,6 @@ inline PlacementProblem RandomProblem(std::mt19937& rng) {
   // Wide enough that the 2 MiB that a GPU's memory comes in are small against it.
   PlacementProblem p =
       BaseProblem(TestModel(1 + static_cast<int>(rng() % 6), rng() % 2, rng, true, 512));
-  p.gpu_host_homes = rng() % 4 != 0;
   const Bytes total = p.model.weight_bytes();
   const int hosts = 1 + static_cast<int>(rng() % 3);
   for (int h = 0; h < hosts; ++h) {

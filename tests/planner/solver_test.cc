@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "absl/time/clock.h"
+#include "planner/infeasibility.h"
 #include "planner/plan_report.h"
 #include "planner/plan_validator.h"
 #include "planner/stage_options.h"
@@ -16,11 +17,7 @@ namespace millrace {
 namespace {
 
 // Best time over every order of devices and every cut, or -1: exhaustive, no shortcuts.
-double BruteForce(const PlacementProblem& problem) {
-  const ResolvedPins pins = *ResolvePins(problem);
-  const MemoryBudget memory(problem);
-  const CostModel cost(problem, memory);
-  const StageTable table(problem, memory, cost, pins);
+double BruteForce(const StageTable& table) {
   double best = -1;
   std::vector<bool> used(static_cast<size_t>(table.devices()), false);
   std::function<void(int, int, double)> go = [&](int at, int last, double so_far) {
@@ -43,14 +40,31 @@ double BruteForce(const PlacementProblem& problem) {
   return best;
 }
 
+// Of stages that the search found; -1 for none.
+double SearchSeconds(const StageTable& table, const std::vector<StageChoice>& stages) {
+  double sum = stages.empty() ? -1 : 0;
+  for (size_t i = 0; i < stages.size(); ++i) {
+    const StageChoice& s = stages[i];
+    sum += table.Option(s.device, s.first, s.end).seconds;
+    if (i > 0) sum += table.HopSeconds(stages[i - 1].device, s.device);
+  }
+  return sum;
+}
+
 TEST(SolverTest, EqualsBruteForceAndValidatesOnRandomProblems) {
   std::mt19937 rng(11);
-  int feasible = 0, infeasible = 0;
+  int feasible = 0, infeasible = 0, offloaded = 0;
   for (int round = 0; round < 1500; ++round) {
     const PlacementProblem problem = RandomProblem(rng);
     const auto result = Solve(problem);
     ASSERT_TRUE(result.ok()) << result.status();
-    const double best = BruteForce(problem);
+    const ResolvedPins pins = *ResolvePins(problem);
+    const MemoryBudget memory(problem);
+    const CostModel cost(problem, memory);
+    const StageTable table(problem, memory, cost, pins);
+    const double best = BruteForce(table);
+    EXPECT_NEAR(SearchSeconds(table, *FindStages(problem, table, pins)), best,
+                std::abs(best) * 1e-6);
     ASSERT_EQ(result->plan.has_value(), best >= 0) << "round " << round;
     ASSERT_NE(result->plan.has_value(), result->infeasible.has_value());
     if (!result->plan) {
@@ -58,11 +72,19 @@ TEST(SolverTest, EqualsBruteForceAndValidatesOnRandomProblems) {
       continue;
     }
     ++feasible;
-    EXPECT_NEAR(absl::ToDoubleSeconds(result->plan->predicted.time_per_token), best, best * 1e-6);
+    const bool offloads = std::any_of(
+        result->plan->stages.begin(), result->plan->stages.end(),
+        [](const Stage& s) { return s.stream_ring > Bytes(0); });
+    offloaded += offloads;
+    // The search counts in fluid, the prediction in whole blocks: of models of a few layers they are
+    // near, not equal.
+    const double predicted = absl::ToDoubleSeconds(result->plan->predicted.time_per_token);
+    EXPECT_NEAR(predicted, best, offloads ? best / 2 : best * 1e-6) << "round " << round;
     EXPECT_TRUE(ValidatePlan(problem, *result->plan).ok())
         << ValidatePlan(problem, *result->plan) << " round " << round;
   }
   EXPECT_GT(feasible, 200);
+  EXPECT_GT(offloaded, 50);
   EXPECT_GT(infeasible, 200);
 }
 
@@ -98,8 +120,10 @@ TEST(SolverTest, NearestBudgetFitsAndOnePercentLessDoesNot) {
       for (HostSpec& h : p.cluster.hosts) {
         if (h.worker != fix.worker) continue;
         DeviceSpec& d = h.devices[0];
-        if (d.kind == DeviceKind::kCpu) h.budget = std::max(h.budget, budget);
-        d.budget = budget;
+        if (d.kind == DeviceKind::kCpu || fix.memory == "host") {
+          h.budget = fix.memory == "host" ? budget : std::max(h.budget, budget);
+        }
+        if (fix.memory != "host") d.budget = budget;
       }
       return Solve(p)->plan.has_value();
     };
@@ -135,10 +159,9 @@ TEST(SolverTest, DoesNotSplitWhatFitsOnOne) {
 TEST(SolverTest, SpillsToHostWhenVramIsShort) {
   std::mt19937 rng(1);
   PlacementProblem p = BaseProblem(TestModel(8, false, rng, false, 512));
-  p.gpu_host_homes = true;
   HostSpec host = CpuHost("w", 1_GiB, 100);
-  // Cache, activations and the ring take 2 MiB each.
-  host.devices = {Gpu("gpu0", 6_MiB + Bytes(p.model.weight_bytes().count() * 3 / 4), 4000, 50)};
+  // Cache and activations take 2 MiB each, ring and staging 4.
+  host.devices = {Gpu("gpu0", 8_MiB + Bytes(p.model.weight_bytes().count() * 3 / 4), 4000, 50)};
   p.cluster.hosts = {host};
   const auto result = *Solve(p);
   ASSERT_TRUE(result.plan.has_value());
@@ -146,11 +169,32 @@ TEST(SolverTest, SpillsToHostWhenVramIsShort) {
   for (const BlockPlacement& b : result.plan->blocks) {
     if (b.home != Home::kHost) continue;
     ++on_host;
-    EXPECT_NE(b.name.find("ffn"), std::string::npos) << "feed-forward halves go first";
-    EXPECT_EQ(b.host_route_max_tokens, kHostRouteMaxTokens);
+    EXPECT_TRUE(b.block == 0 || b.block % 2 == 0) << "the table and feed-forward halves go first";
   }
   EXPECT_GT(on_host, 0);
+  EXPECT_EQ(result.plan->blocks[0].home, Home::kHost);
   EXPECT_TRUE(ValidatePlan(p, *result.plan).ok());
+}
+
+TEST(SolverTest, ForcedRoutesAreObeyed) {
+  std::mt19937 rng(1);
+  PlacementProblem p = BaseProblem(TestModel(8, false, rng, false, 512));
+  HostSpec host = CpuHost("w", 1_GiB, 100);
+  host.devices = {Gpu("gpu0", 8_MiB + Bytes(p.model.weight_bytes().count() * 3 / 4), 4000, 50)};
+  p.cluster.hosts = {host};
+  for (RoutePolicy routes : {RoutePolicy::kCpu, RoutePolicy::kStream}) {
+    p.routes = routes;
+    const PlacementPlan plan = *Solve(p)->plan;
+    const int wanted = routes == RoutePolicy::kCpu ? p.max_pass_tokens : 0;
+    EXPECT_EQ(plan.stages[0].stream_ring > Bytes(0), routes == RoutePolicy::kStream);
+    int on_host = 0;
+    for (const BlockPlacement& b : plan.blocks) {
+      if (b.home != Home::kHost || b.name.find("ffn") == std::string::npos) continue;
+      ++on_host;
+      EXPECT_EQ(b.host_route_max_tokens, wanted) << b.name;
+    }
+    EXPECT_GT(on_host, 0);
+  }
 }
 
 TEST(SolverTest, SixteenDevicesAndEightyLayersInUnderASecond) {

@@ -52,13 +52,14 @@ PlacementPlan SmallPlan() {
   plan.slots = 2;
   plan.kv_type = DType::kQ8_0;
   plan.stages = {{WorkerId("w0"), DeviceId("cpu"), DeviceKind::kCpu, "h:1", 0, 2},
-                 {WorkerId("w1"), DeviceId("gpu0"), DeviceKind::kGpu, "h:2", 2, 4}};
+                 {WorkerId("w1"), DeviceId("gpu0"), DeviceKind::kGpu, "h:2", 2, 4, Bytes(512)}};
   plan.blocks = {{0, "embed", 0, Home::kDevice, 0, Bytes(6400), "f16"},
                  {1, "blk.0.attn", 0, Home::kDevice, 0, Bytes(10), "f16"},
                  {2, "blk.0.ffn", 1, Home::kHost, 3, Bytes(20), "q8_0"},
                  {3, "head", 1, Home::kDevice, 0, Bytes(0), "f16"}};
   plan.ledger = {{WorkerId("w0"), "cpu", Purpose::kStreamRing, Bytes(5)}};
   plan.totals = {{WorkerId("w0"), "cpu", Bytes(100), Bytes(50)}};
+  plan.predicted.decode_batch = 2;
   plan.predicted.ttft = absl::Milliseconds(12.5);
   plan.predicted.stage_time_per_token = {absl::Milliseconds(1), absl::Milliseconds(2)};
   plan.binding_constraint = "memory of w1";
@@ -107,6 +108,8 @@ TEST(ConvertTest, PlanSurvivesTheRoundTripThroughJson) {
   ASSERT_TRUE(back.ok()) << back.status();
   EXPECT_EQ(PlanToJson(*back), json);
   EXPECT_EQ(back->blocks[2].home, Home::kHost);
+  EXPECT_EQ(back->stages[1].stream_ring, Bytes(512));
+  EXPECT_EQ(back->predicted.decode_batch, 2);
   EXPECT_EQ(back->ledger[0].purpose, Purpose::kStreamRing);
   EXPECT_EQ(back->predicted.ttft, absl::Milliseconds(12.5));
 }
@@ -130,6 +133,8 @@ TEST(ConvertTest, BadPlanFieldsAreNamed) {
               HasSubstr("PlacementPlan.blocks"));
   EXPECT_THAT(refusal([](v1::PlacementPlan& p) { p.mutable_blocks(2)->set_stage(0); }),
               HasSubstr("blocks[2].stage"));
+  EXPECT_THAT(refusal([](v1::PlacementPlan& p) { p.mutable_stages(1)->set_stream_ring(-1); }),
+              HasSubstr("stages[1].stream_ring"));
   EXPECT_THAT(refusal([](v1::PlacementPlan& p) { p.set_slots(0); }), HasSubstr("slots"));
   EXPECT_THAT(refusal([](v1::PlacementPlan& p) { p.set_kv_type(v1::DTYPE_UNSPECIFIED); }),
               HasSubstr("kv_type"));
@@ -152,7 +157,9 @@ TEST(ConvertTest, HostsThatClaimTooMuchAreRefused) {
   EXPECT_THAT(std::string(FromProto(ToProto(host)).status().message()),
               HasSubstr("HostSpec.budget"));
   host.budget = 8_GiB;
-  EXPECT_TRUE(FromProto(ToProto(host)).ok());
+  host.cpu_flops = 3e12;
+  ASSERT_TRUE(FromProto(ToProto(host)).ok());
+  EXPECT_EQ(FromProto(ToProto(host))->cpu_flops, 3e12);
   host.devices.push_back(host.devices[0]);
   EXPECT_THAT(std::string(FromProto(ToProto(host)).status().message()), HasSubstr("devices[1].id"));
 }

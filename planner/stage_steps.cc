@@ -1,0 +1,80 @@
+#include "planner/stage_steps.h"
+
+#include "proto/stream_layout.h"
+
+namespace millrace {
+namespace {
+
+double Share(Bytes part, Bytes all) {
+  return all > Bytes(0) ? static_cast<double>(part.count()) / static_cast<double>(all.count()) : 1;
+}
+
+class StepList {
+ public:
+  void AddResident(double seconds) {
+    const bool extend = !steps_.empty() && steps_.back().copied <= Bytes(0) && !last_on_cpu_;
+    if (!extend) steps_.push_back({});
+    steps_.back().fixed_seconds += seconds;
+    last_on_cpu_ = false;
+  }
+  void AddOnCpu(double hop, Bytes bytes, double compute) {
+    steps_.push_back({hop, bytes, compute, Bytes(0), Bytes(0)});
+    last_on_cpu_ = true;
+  }
+  void AddStreamed(double seconds, Bytes copied, Bytes ring) {
+    steps_.push_back({seconds, Bytes(0), 0, copied, ring});
+    last_on_cpu_ = false;
+  }
+  std::vector<PassStep> Take() { return std::move(steps_); }
+
+ private:
+  std::vector<PassStep> steps_;
+  bool last_on_cpu_ = false;
+};
+
+}  // namespace
+
+std::vector<PassStep> StageSteps(const StageView& stage, const StageOffload& offload,
+                                 PassShape pass) {
+  StepList steps;
+  for (int b = stage.first; b < stage.end; ++b) {
+    const size_t i = static_cast<size_t>(b - stage.first);
+    const Block& block = stage.memory.blocks()[b];
+    const double on_device = stage.cost.DeviceSeconds(stage.device, b, pass);
+    if (offload.host_home.empty() || !offload.host_home[i]) {
+      steps.AddResident(on_device);
+    } else if (block.kind == BlockKind::kEmbedding) {
+      steps.AddResident(stage.cost.HostEmbedSeconds(stage.device, pass));
+    } else if (pass.tokens <= offload.route_max_tokens[i]) {
+      steps.AddOnCpu(stage.cost.HostHopSeconds(stage.device, pass), block.weights,
+                     stage.cost.HostComputeSeconds(stage.host, b, pass));
+    } else {
+      const std::vector<StreamedGroup> groups = StreamedGroupsOf(stage.problem.model, block);
+      Bytes all;
+      for (const StreamedGroup& g : groups) all += g.raw;
+      for (const StreamedGroup& g : groups) {
+        steps.AddStreamed(on_device * Share(g.raw, all), g.raw, g.tiled);
+      }
+    }
+  }
+  return steps.Take();
+}
+
+SteadyPass SteadyStagePass(const StageView& stage, const StageOffload& offload, PassShape pass) {
+  return SimulateSteadyPass(StageSteps(stage, offload, pass), stage.rates(), offload.ring);
+}
+
+double StagePrefillSeconds(const StageView& stage, const StageOffload& offload, int tokens) {
+  const int size = stage.problem.max_pass_tokens;
+  double seconds = 0;
+  const auto add = [&](int rows, int passes) {
+    if (rows == 0 || passes == 0) return;
+    const std::vector<PassStep> steps = StageSteps(stage, offload, {rows, true});
+    seconds += SimulatePasses(steps, stage.rates(), offload.ring, passes).ends.back();
+  };
+  add(size, tokens / size);
+  add(tokens % size, 1);
+  return seconds;
+}
+
+}  // namespace millrace

@@ -1,0 +1,40 @@
+// A stage with homes and routes as the simulator's steps, and what one of its passes takes.
+#ifndef MILLRACE_PLANNER_STAGE_STEPS_H_
+#define MILLRACE_PLANNER_STAGE_STEPS_H_
+
+#include <vector>
+
+#include "planner/cost_model.h"
+#include "planner/memory_budget.h"
+#include "planner/pass_simulator.h"
+#include "planner/placement_problem.h"
+
+namespace millrace {
+
+// Blocks [first, end) on `device` of `host`. All outlive the view.
+struct StageView {
+  const PlacementProblem& problem;
+  const MemoryBudget& memory;
+  const CostModel& cost;
+  const HostSpec& host;
+  const DeviceSpec& device;
+  int first = 0;
+  int end = 0;
+
+  HostRates rates() const { return ShareHostMemory(device.h2d_bandwidth, host.dram_bandwidth); }
+};
+
+// Runs of resident blocks are one step; a streamed block is a step per group, which shares the block's
+// time by bytes; a block on the CPU is one step.
+std::vector<PassStep> StageSteps(const StageView& stage, const StageOffload& offload,
+                                 PassShape pass);
+
+// One pass among many like it.
+SteadyPass SteadyStagePass(const StageView& stage, const StageOffload& offload, PassShape pass);
+
+// A prompt of `tokens` in passes of up to max_pass_tokens, after a pause: the ring is empty. Seconds.
+double StagePrefillSeconds(const StageView& stage, const StageOffload& offload, int tokens);
+
+}  // namespace millrace
+
+#endif  // MILLRACE_PLANNER_STAGE_STEPS_H_
