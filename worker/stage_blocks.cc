@@ -29,7 +29,7 @@ absl::Status StageBlocks::Place(const Block& block, const BlockPlacement& placem
   return absl::OkStatus();
 }
 
-bool StageBlocks::Resident(int tokens) const {
+bool StageBlocks::Resident() const {
   for (const Loaded& block : blocks_) {
     if (block.host_home) return false;
   }

@@ -33,8 +33,8 @@ class StageBlocks {
   // Blocks are placed in the order of the stage. An attention or a feed-forward block.
   absl::Status Place(const Block& block, const BlockPlacement& placement);
 
-  // True when a pass of `tokens` runs on the device alone, from resident weights: it may be recorded.
-  bool Resident(int tokens) const;
+  // True when passes run on the device alone, from resident weights: they may be recorded.
+  bool Resident() const;
   // The groups of weights that a pass of `tokens` reads on the device, in order.
   std::vector<WeightsId> Order(int tokens) const;
   // The pass through all blocks; buffers.hidden holds its rows before and after.

@@ -4,8 +4,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -15,19 +15,17 @@
 #include "worker/backend/cuda/cuda_backend.h"
 #include "worker/backend/cuda/gpu_memory.h"
 #include "worker/decoder_block.h"
+#include "worker/host_route.h"
 #include "worker/kv_cache.h"
+#include "worker/stage_blocks.h"
 
 namespace millrace {
 namespace {
 
-// One block of the stage, ready to run.
-struct LoadedBlock {
-  int layer = -1;
-  std::variant<AttentionWeights, FeedForwardWeights> weights;
-};
-
-const float* NormOf(const LoadedBlock& block) {
-  return std::visit([](const auto& weights) { return weights.norm; }, block.weights);
+// A plan that does not list its blocks keeps them on their stages' devices.
+BlockPlacement PlacementOf(const PlacementPlan& plan, int block) {
+  const auto b = static_cast<size_t>(block);
+  return b < plan.blocks.size() ? plan.blocks[b] : BlockPlacement();
 }
 
 class Runner : public StageRunner {
@@ -59,11 +57,12 @@ class Runner : public StageRunner {
   bool first() const { return first_; }
   bool last() const { return next_ == nullptr; }
 
-  absl::Status PlaceBlock(const Block& block);
+  absl::Status MakeHostRoute(const PlacementPlan& plan, const StageOptions& options);
+  absl::Status PlaceBlock(const Block& block, const BlockPlacement& placement);
+  absl::Status PlaceHead(Home home);
   absl::Status MakeBackend(const PlacementPlan& plan, const std::vector<Block>& blocks,
                            const StageOptions& options);
-  absl::Status CheckHomes(const PlacementPlan& plan) const;
-  absl::Status FaultIn(const std::vector<Block>& blocks, const Stage& stage,
+  absl::Status FaultIn(const PlacementPlan& plan, const std::vector<Block>& blocks,
                        const StageOptions& options);
   absl::Status CheckPass(const Pass& pass, FloatView hidden) const;
   absl::Status Begin(const Pass& pass, const HiddenStates& hidden);
@@ -78,10 +77,11 @@ class Runner : public StageRunner {
   const int slots_, context_, max_pass_tokens_;
   std::unique_ptr<StageLink> next_;
   std::unique_ptr<Backend> backend_;
-  bool first_ = false;
+  std::unique_ptr<HostRoute> host_;     // null: nothing for the CPU to do beside a GPU
+  std::optional<StageBlocks> blocks_;
+  bool first_ = false, embed_on_host_ = false, head_streams_ = false;
   WeightsId head_;
   const float* output_norm_ = nullptr;
-  std::vector<LoadedBlock> blocks_;
   KvCache kv_;
   Bytes weights_;
   // Of the pass under way.
@@ -89,39 +89,59 @@ class Runner : public StageRunner {
   std::vector<int> positions_;
 };
 
-absl::Status Runner::PlaceBlock(const Block& block) {
+absl::Status Runner::PlaceBlock(const Block& block, const BlockPlacement& placement) {
   switch (block.kind) {
     case BlockKind::kEmbedding:
       first_ = true;
-      return backend_->PlaceEmbedding(TensorOf(*model_, TensorRole::kTokenEmbedding));
-    case BlockKind::kHead: {
-      const TensorRole role =
-          model_->spec().tied_output ? TensorRole::kTokenEmbedding : TensorRole::kOutput;
-      MILLRACE_ASSIGN_OR_RETURN(head_, backend_->PlaceMatrices({TensorOf(*model_, role)}, {}));
-      MILLRACE_ASSIGN_OR_RETURN(
-          output_norm_, backend_->PlaceVector(TensorOf(*model_, TensorRole::kOutputNorm)));
-      return absl::OkStatus();
-    }
-    case BlockKind::kAttention: {
-      MILLRACE_ASSIGN_OR_RETURN(AttentionWeights w, PlaceAttention(*backend_, *model_, block.layer));
-      blocks_.push_back({block.layer, w});
-      return absl::OkStatus();
-    }
-    case BlockKind::kFeedForward: {
-      MILLRACE_ASSIGN_OR_RETURN(FeedForwardWeights w,
-                                PlaceFeedForward(*backend_, *model_, block.layer));
-      blocks_.push_back({block.layer, w});
-      return absl::OkStatus();
-    }
+      embed_on_host_ = host_ != nullptr && placement.home != Home::kDevice;
+      return embed_on_host_
+                 ? host_->PlaceEmbedding()
+                 : backend_->PlaceEmbedding(TensorOf(*model_, TensorRole::kTokenEmbedding));
+    case BlockKind::kHead:
+      return PlaceHead(placement.home);
+    case BlockKind::kAttention:
+    case BlockKind::kFeedForward:
+      return blocks_->Place(block, placement);
   }
   return absl::OkStatus();
 }
 
-// Touches every page of the stage's weights once, so that the first pass does not wait for the disk.
-absl::Status Runner::FaultIn(const std::vector<Block>& blocks, const Stage& stage,
+absl::Status Runner::PlaceHead(Home home) {
+  const TensorRole role =
+      model_->spec().tied_output ? TensorRole::kTokenEmbedding : TensorRole::kOutput;
+  const HostTensor matrix = TensorOf(*model_, role);
+  head_streams_ = home != Home::kDevice;
+  if (head_streams_) {
+    MILLRACE_ASSIGN_OR_RETURN(head_, backend_->StreamMatrices({matrix}, {}));
+  } else {
+    MILLRACE_ASSIGN_OR_RETURN(head_, backend_->PlaceMatrices({matrix}, {}));
+  }
+  MILLRACE_ASSIGN_OR_RETURN(output_norm_,
+                            backend_->PlaceVector(TensorOf(*model_, TensorRole::kOutputNorm)));
+  return absl::OkStatus();
+}
+
+// What the CPU does beside the stage's GPU: feed-forward blocks up to some pass size, the embedding.
+absl::Status Runner::MakeHostRoute(const PlacementPlan& plan, const StageOptions& options) {
+  int most = -1;
+  for (const BlockPlacement& b : plan.blocks) {
+    if (b.stage != stage_ || b.home == Home::kDevice) continue;
+    if (b.host_route_max_tokens > 0 || b.block == 0) most = std::max(most, b.host_route_max_tokens);
+  }
+  if (most < 0) return absl::OkStatus();
+  MILLRACE_ASSIGN_OR_RETURN(
+      host_, HostRoute::Create(*model_, std::min(most, max_pass_tokens_), options.threads));
+  return absl::OkStatus();
+}
+
+// Touches every page of weights that are used where they are, so that the first pass does not wait for
+// the disk.
+absl::Status Runner::FaultIn(const PlacementPlan& plan, const std::vector<Block>& blocks,
                              const StageOptions& options) {
+  const Stage& stage = plan.stages[stage_];
   std::vector<int> tensors;
   for (int b = stage.first_block; b < stage.end_block; ++b) {
+    if (stage.device_kind == DeviceKind::kGpu && PlacementOf(plan, b).home == Home::kDevice) continue;
     tensors.insert(tensors.end(), blocks[b].tensors.begin(), blocks[b].tensors.end());
   }
   std::sort(tensors.begin(), tensors.end());
@@ -164,10 +184,13 @@ absl::Status Runner::MakeBackend(const PlacementPlan& plan, const std::vector<Bl
   }
   for (int b = stage.first_block; b < stage.end_block; ++b) {
     const bool lookup = blocks[b].kind == BlockKind::kEmbedding;
+    const bool here = PlacementOf(plan, b).home == Home::kDevice;
     for (int t : blocks[b].tensors) {
-      o.weights += CudaPlacedBytes(model_->spec().tensors[t], lookup);
+      const TensorSpec& tensor = model_->spec().tensors[t];
+      if (here || tensor.shape.size() != 2) o.weights += CudaPlacedBytes(tensor, lookup);
     }
   }
+  o.stream_ring = stage.stream_ring;
   for (const LedgerTotal& t : plan.totals) {
     if (t.worker == stage.worker && t.memory == stage.device.value()) o.budget = t.budget;
   }
@@ -185,12 +208,13 @@ absl::Status Runner::Load(const PlacementPlan& plan, const StageOptions& options
   const Stage& stage = plan.stages[stage_];
   const bool gpu = stage.device_kind == DeviceKind::kGpu;
   const std::vector<Block> blocks = BlocksOf(spec);
-  if (gpu) MILLRACE_RETURN_IF_ERROR(CheckHomes(plan));
-  if (!gpu) MILLRACE_RETURN_IF_ERROR(FaultIn(blocks, stage, options));
+  MILLRACE_RETURN_IF_ERROR(FaultIn(plan, blocks, options));
   MILLRACE_RETURN_IF_ERROR(MakeBackend(plan, blocks, options));
+  if (gpu) MILLRACE_RETURN_IF_ERROR(MakeHostRoute(plan, options));
+  blocks_.emplace(*model_, backend_.get(), host_.get());
   std::vector<int> attention_layers;
   for (int b = stage.first_block; b < stage.end_block; ++b) {
-    MILLRACE_RETURN_IF_ERROR(PlaceBlock(blocks[b]));
+    MILLRACE_RETURN_IF_ERROR(PlaceBlock(blocks[b], PlacementOf(plan, b)));
     if (blocks[b].kind == BlockKind::kAttention) attention_layers.push_back(blocks[b].layer);
     if (gpu && options.on_load_progress) {
       const int64_t done = weights_.count() / (stage.end_block - stage.first_block) *
@@ -204,19 +228,6 @@ absl::Status Runner::Load(const PlacementPlan& plan, const StageOptions& options
     return absl::ResourceExhaustedError(absl::StrCat(
         "stage ", stage_, " takes ", FormatBytes(resident_bytes()), " but its budget is ",
         FormatBytes(options.memory_budget), ": plan again with what is free now"));
-  }
-  return absl::OkStatus();
-}
-
-// A GPU's stage is resident: blocks kept in host memory are not run yet.
-absl::Status Runner::CheckHomes(const PlacementPlan& plan) const {
-  for (const BlockPlacement& b : plan.blocks) {
-    if (b.stage == stage_ && b.home == Home::kHost) {
-      return absl::UnimplementedError(
-          absl::StrCat("stage ", stage_, ": block ", b.name, " is homed in host memory beside ",
-                       plan.stages[stage_].device.value(),
-                       ", which is not supported yet: plan again with more device memory"));
-    }
   }
   return absl::OkStatus();
 }
@@ -269,30 +280,26 @@ absl::Status Runner::Begin(const Pass& pass, const HiddenStates& hidden) {
         {s.slot, s.first_position, static_cast<int64_t>(positions_.size()), s.tokens});
     for (int i = 0; i < s.tokens; ++i) positions_.push_back(s.first_position + i);
   }
-  return backend_->BeginPass(pass, segments_, positions_, hidden);
+  HiddenStates rows = hidden;
+  if (embed_on_host_) {
+    MILLRACE_ASSIGN_OR_RETURN(rows.rows,
+                              backend_->HostRows(static_cast<int64_t>(pass.tokens.size())));
+    MILLRACE_RETURN_IF_ERROR(host_->Embed(pass, rows.rows));
+  }
+  MILLRACE_RETURN_IF_ERROR(backend_->BeginPass(pass, segments_, positions_, rows));
+  std::vector<WeightsId> order = blocks_->Order(static_cast<int>(pass.tokens.size()));
+  const int rounds = backend_->max_head_rows();
+  for (size_t i = 0; last() && i < pass.outputs.size(); i += static_cast<size_t>(rounds)) {
+    order.push_back(head_);
+  }
+  return backend_->Expect(order);
 }
 
 // The blocks in order; on the last stage the first outputs too, so that a device may replay it all.
 absl::Status Runner::Forward(const Pass& pass) {
   const PassBuffers buffers = backend_->buffers();
-  if (first()) MILLRACE_RETURN_IF_ERROR(backend_->Embed(buffers.hidden));
-  if (!blocks_.empty()) {
-    MILLRACE_RETURN_IF_ERROR(
-        backend_->RmsNorm(buffers.hidden, NormOf(blocks_[0]), buffers.normed));
-  }
-  for (size_t i = 0; i < blocks_.size(); ++i) {
-    const LoadedBlock& block = blocks_[i];
-    const float* next_norm = i + 1 < blocks_.size() ? NormOf(blocks_[i + 1]) : nullptr;
-    const LayerSpec& layer = model_->spec().layers[block.layer];
-    if (const auto* attention = std::get_if<AttentionWeights>(&block.weights)) {
-      MILLRACE_RETURN_IF_ERROR(ForwardAttention(*backend_, layer, *attention,
-                                                kv_.layer(block.layer), next_norm, buffers));
-    } else {
-      MILLRACE_RETURN_IF_ERROR(
-          ForwardFeedForward(*backend_, layer, std::get<FeedForwardWeights>(block.weights),
-                             next_norm, buffers));
-    }
-  }
+  if (first() && !embed_on_host_) MILLRACE_RETURN_IF_ERROR(backend_->Embed(buffers.hidden));
+  MILLRACE_RETURN_IF_ERROR(blocks_->Forward(pass, kv_, buffers));
   return last() ? Head(pass, 0) : absl::OkStatus();
 }
 
@@ -346,7 +353,8 @@ absl::StatusOr<PassResult> Runner::Run(const Pass& pass, const HiddenStates& hid
   const absl::Status begun = Begin(pass, hidden);
   if (hidden.taken) hidden.taken();
   MILLRACE_RETURN_IF_ERROR(begun);
-  MILLRACE_RETURN_IF_ERROR(backend_->Run([&] { return Forward(pass); }));
+  MILLRACE_RETURN_IF_ERROR(
+      backend_->Run([&] { return Forward(pass); }, blocks_->Resident() && !head_streams_));
   if (!last()) return HandOn(pass, begin, deadline);
   absl::StatusOr<PassResult> result = Outputs(pass);
   if (result.ok()) result->stage_compute.push_back(absl::Now() - begin);
@@ -377,6 +385,16 @@ absl::Status CheckPlan(const Model& model, const PlacementPlan& plan, int stage,
   if (at != blocks) {
     return absl::InvalidArgumentError(
         absl::StrCat("the plan's stages end at block ", at, " of ", blocks));
+  }
+  if (!plan.blocks.empty() && static_cast<int>(plan.blocks.size()) != blocks) {
+    return absl::InvalidArgumentError(absl::StrCat("the plan places ", plan.blocks.size(),
+                                                   " blocks, the model has ", blocks));
+  }
+  for (size_t b = 0; b < plan.blocks.size(); ++b) {
+    if (plan.blocks[b].block != static_cast<int>(b)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the plan's blocks are not in order at ", plan.blocks[b].name));
+    }
   }
   if (plan.context < 1 || plan.slots < 1 || plan.max_pass_tokens < 1) {
     return absl::InvalidArgumentError("the plan's context, slots or max_pass_tokens is below 1");

@@ -81,6 +81,7 @@ struct BackendOptions {
   Bytes weights;           // GPU: bytes of everything that will be placed (CudaPlacedBytes, summed)
   Bytes budget;            // GPU: never taken more, context and libraries included; 0 = no limit
   Bytes overhead;          // GPU: what of the budget context and libraries take
+  Bytes stream_ring;       // GPU: what streamed weights come into; 0 = none are (stream_layout.h)
 };
 
 class Backend {

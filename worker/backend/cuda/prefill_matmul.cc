@@ -11,9 +11,10 @@ namespace millrace {
 absl::StatusOr<PrefillMatmul> PrefillMatmul::Create(int device, cuda::GemmEngine engine,
                                                     std::array<__half*, 2> buffers,
                                                     size_t capacity,
-                                                    const std::vector<PlacedGroup>* groups) {
+                                                    const std::vector<PlacedGroup>* groups,
+                                                    Bring bring) {
   MILLRACE_ASSIGN_OR_RETURN(auto side, cuda::Stream::Create(device));
-  PrefillMatmul out(std::move(engine), std::move(side), groups);
+  PrefillMatmul out(std::move(engine), std::move(side), groups, std::move(bring));
   out.capacity_ = static_cast<int64_t>(capacity);
   for (__half* data : buffers) {
     MILLRACE_ASSIGN_OR_RETURN(auto ready, cuda::Event::Create(device));
@@ -23,17 +24,25 @@ absl::StatusOr<PrefillMatmul> PrefillMatmul::Create(int device, cuda::GemmEngine
   return out;
 }
 
-absl::Status PrefillMatmul::Prepare(int index) {
-  Buffer& buffer = buffers_[static_cast<size_t>(index % 2)];
-  if (buffer.group == index) return absl::OkStatus();
-  const PlacedGroup& group = (*groups_)[static_cast<size_t>(index)];
+void PrefillMatmul::Expect(std::vector<int> order) {
+  order_ = std::move(order);
+  next_ = 0;
+  for (Buffer& buffer : buffers_) buffer.at = -1;
+}
+
+absl::Status PrefillMatmul::Prepare(size_t at) {
+  Buffer& buffer = buffers_[at % 2];
+  if (buffer.at == static_cast<int64_t>(at)) return absl::OkStatus();
+  const int index = order_[at];
   MILLRACE_RETURN_IF_ERROR(buffer.free.Block(side_.view()));
+  MILLRACE_ASSIGN_OR_RETURN(const WeightsInUse in_use, bring_(index, side_.view()));
+  const PlacedGroup& group = (*groups_)[static_cast<size_t>(index)];
   __half* to = buffer.data;
   for (const WeightRun& run : group.runs) {
     MILLRACE_RETURN_IF_ERROR(cuda::DequantizeTiles(run.tiles, to, group.cols, side_.view()));
     to += run.tiles.rows * group.cols;
   }
-  buffer.group = index;
+  buffer.at = static_cast<int64_t>(at);
   return buffer.ready.Record(side_.view());
 }
 
@@ -42,8 +51,10 @@ absl::Status PrefillMatmul::ForRuns(
     absl::FunctionRef<absl::Status(const __half*, int64_t, float, int64_t)> product) {
   const PlacedGroup& group = (*groups_)[static_cast<size_t>(index)];
   MILLRACE_CHECK(group.rows * group.cols <= capacity_);
-  MILLRACE_RETURN_IF_ERROR(Prepare(index));
-  Buffer& buffer = buffers_[static_cast<size_t>(index % 2)];
+  MILLRACE_CHECK(next_ < order_.size() && order_[next_] == index);
+  const size_t at = next_++;
+  MILLRACE_RETURN_IF_ERROR(Prepare(at));
+  Buffer& buffer = buffers_[at % 2];
   MILLRACE_RETURN_IF_ERROR(buffer.ready.Block(stream));
   int64_t row = 0;
   for (size_t i = 0; i < group.runs.size();) {
@@ -56,10 +67,7 @@ absl::Status PrefillMatmul::ForRuns(
     row += rows;
   }
   MILLRACE_RETURN_IF_ERROR(buffer.free.Record(stream));
-  const size_t next = static_cast<size_t>(index) + 1;
-  const bool another =
-      next < groups_->size() && (*groups_)[next].rows * (*groups_)[next].cols <= capacity_;
-  return another ? Prepare(index + 1) : absl::OkStatus();
+  return at + 1 < order_.size() ? Prepare(at + 1) : absl::OkStatus();
 }
 
 absl::Status PrefillMatmul::Multiply(int index, const __half* x, int64_t n, int64_t ldx,

@@ -4,6 +4,7 @@
 #define MILLRACE_WORKER_BACKEND_CUDA_PREFILL_MATMUL_H_
 
 #include <array>
+#include <functional>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -12,20 +13,27 @@
 #include "kernels/cuda/event.h"
 #include "kernels/cuda/stream.h"
 #include "worker/backend/cuda/weight_pool.h"
+#include "worker/backend/cuda/weights_in_use.h"
 
 namespace millrace {
 
 // Belongs to its backend's thread.
 class PrefillMatmul {
  public:
-  // `buffers`: of `capacity` values each; groups that are larger must not be multiplied here. `groups` outlives this and is in the order
-  // in which passes use them.
+  // Makes a group's weights readable on a stream from here on, until what is returned dies.
+  using Bring = std::function<absl::StatusOr<WeightsInUse>(int group, cuda::StreamView stream)>;
+
+  // `buffers`: of `capacity` values each; groups that are larger must not be multiplied here.
+  // `groups` outlives this.
   static absl::StatusOr<PrefillMatmul> Create(int device, cuda::GemmEngine engine,
                                               std::array<__half*, 2> buffers, size_t capacity,
-                                              const std::vector<PlacedGroup>* groups);
+                                              const std::vector<PlacedGroup>* groups, Bring bring);
 
-  // out[n, group.rows] f32 (+)= x[n, group.cols] * W^T + biases. Group `index` + 1 is dequantised
-  // meanwhile, if there is one and it fits.
+  // Of the pass begun: the groups that will be multiplied here, in order. While one is, the next is
+  // dequantised.
+  void Expect(std::vector<int> order);
+
+  // out[n, group.rows] f32 (+)= x[n, group.cols] * W^T + biases.
   absl::Status Multiply(int index, const __half* x, int64_t n, int64_t ldx, bool accumulate,
                         float* out, int64_t ldo, cuda::StreamView stream);
   // The same rounded to f16, of a group without biases.
@@ -35,14 +43,16 @@ class PrefillMatmul {
  private:
   struct Buffer {
     __half* data = nullptr;
-    int group = -1;     // whose weights are (being) put there
+    int64_t at = -1;    // place in the order of the group whose weights are (being) put there
     cuda::Event ready;  // they are there
     cuda::Event free;   // the last product that read them is done
   };
-  PrefillMatmul(cuda::GemmEngine engine, cuda::Stream side, const std::vector<PlacedGroup>* groups)
-      : engine_(std::move(engine)), side_(std::move(side)), groups_(groups) {}
-  // Queues the group's weights into the buffer that `index` uses.
-  absl::Status Prepare(int index);
+  PrefillMatmul(cuda::GemmEngine engine, cuda::Stream side, const std::vector<PlacedGroup>* groups,
+                Bring bring)
+      : engine_(std::move(engine)), side_(std::move(side)), groups_(groups),
+        bring_(std::move(bring)) {}
+  // Queues the weights of group order_[at] into the buffer that `at` uses.
+  absl::Status Prepare(size_t at);
   // Calls `product` (weights, rows, multiplier, first row) for each run of rows with one multiplier,
   // between waiting for the weights and releasing them.
   absl::Status ForRuns(
@@ -52,7 +62,10 @@ class PrefillMatmul {
   cuda::GemmEngine engine_;
   cuda::Stream side_;
   const std::vector<PlacedGroup>* groups_;
+  Bring bring_;
   std::vector<Buffer> buffers_;
+  std::vector<int> order_;
+  size_t next_ = 0;  // place in the order
   int64_t capacity_ = 0;
 };
 
