@@ -35,7 +35,7 @@ absl::Status PrefillMatmul::Prepare(size_t at) {
   if (buffer.at == static_cast<int64_t>(at)) return absl::OkStatus();
   const int index = order_[at];
   MILLRACE_RETURN_IF_ERROR(buffer.free.Block(side_.view()));
-  MILLRACE_ASSIGN_OR_RETURN(const WeightsInUse in_use, bring_(index, side_.view()));
+  MILLRACE_ASSIGN_OR_RETURN(const WeightLease in_use, bring_(index, side_.view()));
   const PlacedGroup& group = (*groups_)[static_cast<size_t>(index)];
   __half* to = buffer.data;
   for (const WeightRun& run : group.runs) {

@@ -13,7 +13,7 @@
 #include "kernels/cuda/event.h"
 #include "kernels/cuda/stream.h"
 #include "worker/backend/cuda/weight_pool.h"
-#include "worker/backend/cuda/weights_in_use.h"
+#include "worker/stream/weight_stream.h"
 
 namespace millrace {
 
@@ -21,7 +21,7 @@ namespace millrace {
 class PrefillMatmul {
  public:
   // Makes a group's weights readable on a stream from here on, until what is returned dies.
-  using Bring = std::function<absl::StatusOr<WeightsInUse>(int group, cuda::StreamView stream)>;
+  using Bring = std::function<absl::StatusOr<WeightLease>(int group, cuda::StreamView stream)>;
 
   // `buffers`: of `capacity` values each; groups that are larger must not be multiplied here.
   // `groups` outlives this.
