@@ -1,7 +1,6 @@
 #include "worker/backend/cuda/weight_pool.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -17,39 +16,7 @@ namespace {
 constexpr absl::Duration kTimeout = absl::Seconds(60);
 constexpr size_t kSlotBytes = size_t{8} << 20;
 
-template <typename Word>
-Word LargestWord(absl::Span<const std::byte> bytes, Word mask) {
-  Word largest = 0;
-  for (size_t at = 0; at + sizeof(Word) <= bytes.size(); at += sizeof(Word)) {
-    Word w;
-    std::memcpy(&w, bytes.data() + at, sizeof(w));
-    largest = std::max<Word>(largest, w & mask);
-  }
-  return largest;
-}
-
-// Biased exponent of the largest magnitude.
-int LargestExponent(const HostTensor& matrix) {
-  if (matrix.spec->dtype == DType::kBF16) {
-    return LargestWord<uint16_t>(matrix.bytes, 0x7fff) >> 7;
-  }
-  if (matrix.spec->dtype == DType::kF32) {
-    return static_cast<int>(LargestWord<uint32_t>(matrix.bytes, 0x7fffffffu) >> 23);
-  }
-  return 0;
-}
-
-bool Joins(const HostTensor& before, const HostTensor& next) {
-  return before.spec->dtype == next.spec->dtype && before.spec->rows() % kTileRows == 0;
-}
-
 }  // namespace
-
-float TileMultiplier(absl::Span<const HostTensor> matrices) {
-  int exponent = 0;
-  for (const HostTensor& m : matrices) exponent = std::max(exponent, LargestExponent(m));
-  return exponent == 0 ? 1.0f : std::ldexp(1.0f, std::min(exponent, 254) - 127 - 14);
-}
 
 absl::StatusOr<WeightPool> WeightPool::Create(cuda::DeviceBuffer memory, std::byte* staging,
                                               Bytes staging_size, cuda::StreamView stream) {
@@ -118,35 +85,25 @@ absl::Status WeightPool::UploadTiles(const HostTensor& matrix, const WeightTiles
 
 absl::StatusOr<PlacedGroup> WeightPool::PlaceMatrices(absl::Span<const HostTensor> matrices,
                                                       absl::Span<const HostTensor> biases) {
-  PlacedGroup group;
-  for (size_t first = 0; first < matrices.size();) {
-    size_t end = first + 1;
-    while (end < matrices.size() && Joins(matrices[end - 1], matrices[end])) ++end;
-    const absl::Span<const HostTensor> parts = matrices.subspan(first, end - first);
-    WeightRun run;
-    run.tiles.dtype = TiledType(parts[0].spec->dtype);
-    run.tiles.cols = parts[0].spec->cols();
-    run.tiles.multiplier = TileMultiplier(parts);
-    for (const HostTensor& m : parts) run.tiles.rows += m.spec->rows();
+  const GroupLayout layout = LayOutGroup(matrices);
+  PlacedGroup group = layout.group;
+  size_t part = 0;
+  for (size_t r = 0; r < group.runs.size(); ++r) {
+    WeightRun& run = group.runs[r];
     MILLRACE_ASSIGN_OR_RETURN(std::byte * memory,
                               Take(TiledBytes(run.tiles.dtype, run.tiles.rows, run.tiles.cols)));
     auto* data = reinterpret_cast<uint8_t*>(memory);
     run.tiles.data = data;
-    for (const HostTensor& m : parts) {
-      WeightTiles part = run.tiles;
-      part.rows = m.spec->rows();
-      part.data = data;
-      MILLRACE_RETURN_IF_ERROR(UploadTiles(m, part, data));
-      data += TiledBytes(part.dtype, part.rows, part.cols).count();
-      group.part_rows.push_back(part.rows);
+    const size_t first = part;
+    for (; part < layout.parts.size() && layout.parts[part].run == r; ++part) {
+      WeightTiles tiles = layout.parts[part].tiles;
+      uint8_t* to = data + layout.parts[part].offset.count();
+      tiles.data = to;
+      MILLRACE_RETURN_IF_ERROR(UploadTiles(matrices[part], tiles, to));
     }
     if (!biases.empty()) {
-      MILLRACE_ASSIGN_OR_RETURN(run.bias, PlaceVectors(biases.subspan(first, end - first)));
+      MILLRACE_ASSIGN_OR_RETURN(run.bias, PlaceVectors(biases.subspan(first, part - first)));
     }
-    group.rows += run.tiles.rows;
-    group.cols = run.tiles.cols;
-    group.runs.push_back(run);
-    first = end;
   }
   return group;
 }

@@ -8,23 +8,10 @@
 #include "absl/types/span.h"
 #include "kernels/cuda/buffers.h"
 #include "kernels/cuda/event.h"
-#include "kernels/weight_tiles.h"
 #include "worker/backend/backend.h"
+#include "worker/backend/cuda/group_layout.h"
 
 namespace millrace {
-
-// Matrices that lie one after the other in tiles of one type, run as one.
-struct WeightRun {
-  WeightTiles tiles;
-  const float* bias = nullptr;  // [tiles.rows] f32 on the device, or null
-};
-
-// A group placed by PlaceMatrices.
-struct PlacedGroup {
-  std::vector<WeightRun> runs;
-  int64_t rows = 0, cols = 0;     // of all matrices together
-  std::vector<int64_t> part_rows;  // of each matrix
-};
 
 // Belongs to its backend's thread. Bytes go through two pinned buffers and two staging areas on the
 // device, copies and tiling running while the next bytes are read from the file.
@@ -67,10 +54,6 @@ class WeightPool {
   std::vector<Slot> slots_;
   size_t next_slot_ = 0;
 };
-
-// The power of two that brings the largest magnitude of BF16 and F32 matrices into [2^14, 2^15); 1
-// for other types and for zeros.
-float TileMultiplier(absl::Span<const HostTensor> matrices);
 
 }  // namespace millrace
 

@@ -1,0 +1,54 @@
+// StreamedGroups: a GPU backend's groups of weights that stay in host memory, and their way to the ops.
+#ifndef MILLRACE_WORKER_BACKEND_CUDA_STREAMED_GROUPS_H_
+#define MILLRACE_WORKER_BACKEND_CUDA_STREAMED_GROUPS_H_
+
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/cuda/device_allocator.h"
+#include "kernels/cuda/stream.h"
+#include "worker/backend/backend.h"
+#include "worker/backend/cuda/group_layout.h"
+#include "worker/stream/cuda_stream_device.h"
+#include "worker/stream/weight_stream.h"
+
+namespace millrace {
+
+// Belongs to its backend's thread. Add every group, Start, then passes.
+class StreamedGroups {
+ public:
+  // Group number `id` of the backend; `layout` with biases (resident) already in it. The matrices'
+  // bytes outlive this.
+  absl::Status Add(int id, absl::Span<const HostTensor> matrices, GroupLayout layout);
+  bool empty() const { return groups_.empty(); }
+
+  // Takes ring and staging from `allocator` and begins to copy with the first pass. `compute`: where
+  // ops are queued. ResourceExhausted, Internal.
+  absl::Status Start(cuda::DeviceAllocator& allocator, Bytes ring, cuda::StreamView compute);
+
+  // The pass's order; groups that are not streamed are left out of it.
+  absl::Status BeginPass(absl::Span<const WeightsId> order);
+
+  // The next group of the order: `placed` becomes where it lies. Work queued on `reader` while the
+  // lease lives finds it there. An id that is not streamed gets an empty lease.
+  absl::StatusOr<WeightLease> Bring(int id, cuda::StreamView reader, PlacedGroup& placed);
+
+  // Null before Start.
+  WeightStream* stream() const { return stream_.get(); }
+
+ private:
+  std::map<int, int> index_;  // backend's id to the stream's
+  std::vector<StreamGroup> groups_;
+  std::vector<GroupLayout> layouts_;
+  CudaStreamOptions options_;
+  std::unique_ptr<ChunkSource> source_;
+  std::unique_ptr<CudaStreamDevice> device_;
+  std::unique_ptr<WeightStream> stream_;  // last: dies first
+};
+
+}  // namespace millrace
+
+#endif  // MILLRACE_WORKER_BACKEND_CUDA_STREAMED_GROUPS_H_
