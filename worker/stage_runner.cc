@@ -287,12 +287,9 @@ absl::Status Runner::Begin(const Pass& pass, const HiddenStates& hidden) {
     MILLRACE_RETURN_IF_ERROR(host_->Embed(pass, rows.rows));
   }
   MILLRACE_RETURN_IF_ERROR(backend_->BeginPass(pass, segments_, positions_, rows));
-  std::vector<WeightsId> order = blocks_->Order(static_cast<int>(pass.tokens.size()));
-  const int rounds = backend_->max_head_rows();
-  for (size_t i = 0; last() && i < pass.outputs.size(); i += static_cast<size_t>(rounds)) {
-    order.push_back(head_);
-  }
-  return backend_->Expect(order);
+  const int outputs = static_cast<int>(pass.outputs.size()), most = backend_->max_head_rows();
+  return backend_->Expect(blocks_->Order(static_cast<int>(pass.tokens.size())), head_,
+                          last() ? (outputs + most - 1) / most : 0);
 }
 
 // The blocks in order; on the last stage the first outputs too, so that a device may replay it all.

@@ -71,6 +71,8 @@ struct PassBuffers {
   Activations act;      // [n, d_ff]; on a CPU it is gate_up's first columns
 };
 
+class ChunkSource;  // worker/stream/chunk_source.h
+
 struct BackendOptions {
   int max_pass_tokens = 512;
   int slots = 1;
@@ -82,6 +84,7 @@ struct BackendOptions {
   Bytes budget;            // GPU: never taken more, context and libraries included; 0 = no limit
   Bytes overhead;          // GPU: what of the budget context and libraries take
   Bytes stream_ring;       // GPU: what streamed weights come into; 0 = none are (stream_layout.h)
+  ChunkSource* stream_source = nullptr;  // GPU: where they come from; outlives the backend
 };
 
 class Backend {
@@ -114,9 +117,9 @@ class Backend {
   virtual absl::Status BeginPass(const Pass& pass, absl::Span<const AttentionSegment> segments,
                                  absl::Span<const int> positions, const HiddenStates& hidden) = 0;
   virtual PassBuffers buffers() const = 0;  // of the pass begun
-  // The groups that the pass's ops will read, in their order; Head's group comes last, as often as it
-  // is called. Called before Run.
-  virtual absl::Status Expect(absl::Span<const WeightsId> order) = 0;
+  // The groups that the pass's ops will read, in their order, then `head` by `heads` calls of Head.
+  // Called before Run.
+  virtual absl::Status Expect(absl::Span<const WeightsId> order, WeightsId head, int heads) = 0;
   // Calls `ops` once. Where they `repeat`, a device may record them and replay the record for later
   // passes of the same shape: `ops` does the same for every pass with equal numbers of rows and
   // outputs, reads placed weights only, and waits for nothing.

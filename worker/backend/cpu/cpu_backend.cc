@@ -142,7 +142,9 @@ class CpuBackend : public Backend {
     return b;
   }
 
-  absl::Status Expect(absl::Span<const WeightsId>) override { return absl::OkStatus(); }
+  absl::Status Expect(absl::Span<const WeightsId>, WeightsId, int) override {
+    return absl::OkStatus();
+  }
   absl::Status Run(absl::FunctionRef<absl::Status()> ops, bool) override { return ops(); }
 
   absl::Status Embed(FloatView out) override {

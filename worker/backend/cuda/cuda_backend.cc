@@ -25,6 +25,7 @@
 #include "worker/backend/cuda/gpu_memory.h"
 #include "worker/backend/cuda/pass_meta.h"
 #include "worker/backend/cuda/prefill_matmul.h"
+#include "worker/backend/cuda/streamed_groups.h"
 #include "worker/backend/row_output.h"
 #include "worker/sampler.h"
 
@@ -93,6 +94,8 @@ class CudaBackend : public Backend {
     groups_.push_back(std::move(group));
     return WeightsId{static_cast<int>(groups_.size()) - 1};
   }
+  absl::StatusOr<WeightsId> StreamMatrices(absl::Span<const HostTensor> matrices,
+                                           absl::Span<const HostTensor> biases) override;
   absl::StatusOr<const float*> PlaceVector(const HostTensor& vector) override {
     MILLRACE_RETURN_IF_ERROR(Use());
     return pool_->PlaceVectors({&vector, 1});
@@ -114,7 +117,8 @@ class CudaBackend : public Backend {
   absl::Status BeginPass(const Pass& pass, absl::Span<const AttentionSegment> segments,
                          absl::Span<const int> positions, const HiddenStates& hidden) override;
   PassBuffers buffers() const override;
-  absl::Status Run(absl::FunctionRef<absl::Status()> ops) override;
+  absl::Status Expect(absl::Span<const WeightsId> order, WeightsId head, int heads) override;
+  absl::Status Run(absl::FunctionRef<absl::Status()> ops, bool repeat) override;
 
   absl::Status Embed(FloatView out) override {
     return cuda::EmbedRows(embedding_data_, embedding_.dtype, embedding_.rows(), embedding_.cols(),
@@ -134,6 +138,8 @@ class CudaBackend : public Backend {
   absl::Status Head(const float* norm, WeightsId head, int first, int count) override;
   absl::StatusOr<std::vector<RowOutput>> Collect(int first, int count) override;
   absl::StatusOr<FloatView> ReadHidden() override;
+  absl::StatusOr<FloatView> HostRows(int64_t n) override;
+  absl::Status WriteHidden() override;
   bool takes_device_rows() const override { return true; }
   absl::StatusOr<HiddenStates> ShareHidden() override;
   absl::Duration shared_pass_time() const override {
@@ -159,7 +165,11 @@ class CudaBackend : public Backend {
   }
   cuda::SampleResult* results() const { return static_cast<cuda::SampleResult*>(pinned_results_->data()); }
 
-  absl::Status MakePrefill();
+  absl::Status FinishLoading();
+  // The group's weights for work that is queued on `reader` while the lease lives.
+  absl::StatusOr<WeightLease> Bring(int group, cuda::StreamView reader) {
+    return streamed_.Bring(group, reader, groups_[static_cast<size_t>(group)]);
+  }
   cuda::MatmulInput InputOf(const Activations& x) const;
   cuda::DeferredNorm NormRoom(int which) const;
   absl::Status Multiply(const Activations& x, WeightsId weights, bool accumulate, FloatView out);
@@ -185,7 +195,8 @@ class CudaBackend : public Backend {
   std::optional<cuda::PinnedBuffer> pinned_meta_, pinned_results_, pinned_hidden_;
   std::optional<WeightPool> pool_;
   std::optional<PrefillMatmul> prefill_;
-  std::vector<PlacedGroup> groups_;
+  std::vector<PlacedGroup> groups_;  // of streamed ones where they lay last
+  StreamedGroups streamed_;
   TensorSpec embedding_;
   const std::byte* embedding_data_ = nullptr;
   const double* frequencies_ = nullptr;
@@ -235,22 +246,55 @@ absl::Status CudaBackend::Init() {
   return stream().Wait(kPassTimeout);
 }
 
-absl::Status CudaBackend::MakePrefill() {
+absl::StatusOr<WeightsId> CudaBackend::StreamMatrices(absl::Span<const HostTensor> matrices,
+                                                      absl::Span<const HostTensor> biases) {
+  MILLRACE_RETURN_IF_ERROR(Use());
+  GroupLayout layout = LayOutGroup(matrices);
+  size_t part = 0;
+  for (size_t r = 0; r < layout.group.runs.size() && !biases.empty(); ++r) {
+    const size_t first = part;
+    while (part < layout.parts.size() && layout.parts[part].run == r) ++part;
+    MILLRACE_ASSIGN_OR_RETURN(layout.group.runs[r].bias,
+                              pool_->PlaceVectors(biases.subspan(first, part - first)));
+  }
+  const int id = static_cast<int>(groups_.size());
+  groups_.push_back(layout.group);
+  MILLRACE_RETURN_IF_ERROR(streamed_.Add(id, matrices, std::move(layout)));
+  return WeightsId{id};
+}
+
+// Before the first pass, when everything has been placed.
+absl::Status CudaBackend::FinishLoading() {
   MILLRACE_RETURN_IF_ERROR(pool_->Finish());
+  if (!streamed_.empty()) {
+    MILLRACE_RETURN_IF_ERROR(streamed_.Start(allocator_, options_.stream_ring, stream(), options_.stream_source));
+  }
   MILLRACE_ASSIGN_OR_RETURN(
       auto engine,
       cuda::GemmEngine::Create(device_, At<void>(layout_.cublas), SizeOf(layout_.cublas_bytes)));
   MILLRACE_ASSIGN_OR_RETURN(
-      prefill_, PrefillMatmul::Create(device_, std::move(engine),
-                                      {At<__half>(layout_.dequantized[0]), At<__half>(layout_.dequantized[1])},
-                                      layout_.dequantized_bytes / sizeof(__half), &groups_));
+      prefill_,
+      PrefillMatmul::Create(
+          device_, std::move(engine),
+          {At<__half>(layout_.dequantized[0]), At<__half>(layout_.dequantized[1])},
+          layout_.dequantized_bytes / sizeof(__half), &groups_,
+          [this](int group, cuda::StreamView reader) { return Bring(group, reader); }));
   return absl::OkStatus();
+}
+
+absl::Status CudaBackend::Expect(absl::Span<const WeightsId> order, WeightsId head, int heads) {
+  std::vector<int> groups;
+  for (WeightsId id : order) groups.push_back(id.value);
+  // The head's rows are few: it is multiplied as it is.
+  if (!small_) prefill_->Expect(groups);
+  groups.insert(groups.end(), static_cast<size_t>(heads), head.value);
+  return streamed_.BeginPass(groups);
 }
 
 absl::Status CudaBackend::BeginPass(const Pass& pass, absl::Span<const AttentionSegment> segments,
                                     absl::Span<const int> positions, const HiddenStates& hidden) {
   MILLRACE_RETURN_IF_ERROR(Use());
-  if (!prefill_) MILLRACE_RETURN_IF_ERROR(MakePrefill());
+  if (!prefill_) MILLRACE_RETURN_IF_ERROR(FinishLoading());
   // A pass without outputs was not waited for, and its metadata is about to be overwritten.
   MILLRACE_RETURN_IF_ERROR(stream().Wait(kPassTimeout));
   pass_ = &pass;
@@ -276,11 +320,8 @@ absl::Status CudaBackend::TakeHidden(const HiddenStates& hidden) {
     MILLRACE_CHECK(from.stride == from.cols);
     return receiver_.Take(*hidden.device, from.data, At(layout_.hidden), size, stream());
   }
-  if (!pinned_hidden_) {
-    MILLRACE_ASSIGN_OR_RETURN(
-        pinned_hidden_, cuda::PinnedBuffer::Create(SizeOf(row * static_cast<size_t>(options_.max_pass_tokens))));
-  }
-  for (int64_t r = 0; r < from.rows; ++r) {
+  MILLRACE_ASSIGN_OR_RETURN(const FloatView room, HostRows(from.rows));
+  for (int64_t r = 0; r < from.rows && from.data != room.data; ++r) {
     std::memcpy(static_cast<std::byte*>(pinned_hidden_->data()) + static_cast<size_t>(r) * row,
                 from.row(r), row);
   }
@@ -315,8 +356,8 @@ absl::Status CudaBackend::Issue(absl::FunctionRef<absl::Status()> ops) {
   return ops();
 }
 
-absl::Status CudaBackend::Run(absl::FunctionRef<absl::Status()> ops) {
-  if (!small_) return Issue(ops);
+absl::Status CudaBackend::Run(absl::FunctionRef<absl::Status()> ops, bool repeat) {
+  if (!small_ || !repeat) return Issue(ops);
   const GraphKey key = {shape_.rows, std::min<int>(kMaxGpuHeadRows, static_cast<int>(pass_->outputs.size())),
                         context_bucket_, shape_.one_row_each};
   return Replay(key, ops);
@@ -379,6 +420,7 @@ absl::Status CudaBackend::Multiply(const Activations& x, WeightsId weights, bool
   }
   float* column = out.data;
   cuda::MatmulInput in = InputOf(x);
+  MILLRACE_ASSIGN_OR_RETURN(const WeightLease lease, Bring(weights.value, stream()));
   const std::vector<WeightRun>& runs = groups_[static_cast<size_t>(weights.value)].runs;
   in.leads = runs.size() > 1;
   for (const WeightRun& run : runs) {
@@ -394,14 +436,15 @@ absl::Status CudaBackend::Multiply(const Activations& x, WeightsId weights, bool
 absl::Status CudaBackend::AddMatmul(const Activations& x, WeightsId weights, FloatView hidden,
                                     const float* next_norm, const Activations& normed) {
   const PlacedGroup& group = groups_[static_cast<size_t>(weights.value)];
-  const WeightRun& run = group.runs[0];
   const int rows = static_cast<int>(x.rows);
   const bool deferred = next_norm != nullptr && norm_.sums != nullptr && group.runs.size() == 1 &&
-                        rows <= kGpuSmallBatchTokens && cuda::NormFits(run.tiles, rows);
+                        rows <= kGpuSmallBatchTokens && cuda::NormFits(group.runs[0].tiles, rows);
   if (!deferred) {
     MILLRACE_RETURN_IF_ERROR(Multiply(x, weights, true, hidden));
     return next_norm != nullptr ? RmsNorm(hidden, next_norm, normed) : absl::OkStatus();
   }
+  MILLRACE_ASSIGN_OR_RETURN(const WeightLease lease, Bring(weights.value, stream()));
+  const WeightRun& run = group.runs[0];
   cuda::NextNorm next;
   next.before = norm_;
   next.weight = next_norm;
@@ -417,19 +460,20 @@ absl::Status CudaBackend::AddMatmul(const Activations& x, WeightsId weights, Flo
 absl::Status CudaBackend::GatedMatmul(const Activations& x, WeightsId weights, FloatView gate_up,
                                       const Activations& out) {
   const PlacedGroup& group = groups_[static_cast<size_t>(weights.value)];
-  const WeightTiles& first = group.runs[0].tiles;
+  const int64_t d_ff = group.part_rows[0];
   auto* to = static_cast<__half*>(out.data);
-  if (x.rows <= kGpuSmallBatchTokens && first.dtype == group.runs.back().tiles.dtype) {
+  if (x.rows <= kGpuSmallBatchTokens &&
+      group.runs[0].tiles.dtype == group.runs.back().tiles.dtype) {
+    MILLRACE_ASSIGN_OR_RETURN(const WeightLease lease, Bring(weights.value, stream()));
     // Gate and up one after the other in one run, or a run each.
-    WeightTiles gate = first, up = group.runs.back().tiles;
-    gate.rows = group.part_rows[0];
+    WeightTiles gate = group.runs[0].tiles, up = group.runs.back().tiles;
+    gate.rows = d_ff;
     if (group.runs.size() == 1) {
       up.rows = group.part_rows[1];
       up.data += TiledBytes(gate.dtype, gate.rows, gate.cols).count();
     }
     return cuda::SmallMatmulSwiGlu(gate, up, InputOf(x), to, out.stride, stream());
   }
-  const int64_t d_ff = group.part_rows[0];
   if (x.rows > kGpuSmallBatchTokens && d_ff % 8 == 0) {
     auto* halves = reinterpret_cast<__half*>(gate_up.data);
     MILLRACE_RETURN_IF_ERROR(prefill_->MultiplyToHalf(weights.value,
@@ -557,16 +601,28 @@ absl::StatusOr<std::vector<RowOutput>> CudaBackend::Collect(int first, int count
   return out;
 }
 
-absl::StatusOr<FloatView> CudaBackend::ReadHidden() {
-  const size_t row = sizeof(float) * static_cast<size_t>(model_.d_model);
+absl::StatusOr<FloatView> CudaBackend::HostRows(int64_t n) {
+  MILLRACE_RETURN_IF_ERROR(Use());
   if (!pinned_hidden_) {
-    MILLRACE_ASSIGN_OR_RETURN(
-        pinned_hidden_, cuda::PinnedBuffer::Create(SizeOf(row * static_cast<size_t>(options_.max_pass_tokens))));
+    const size_t values = static_cast<size_t>(options_.max_pass_tokens) * static_cast<size_t>(model_.d_model);
+    MILLRACE_ASSIGN_OR_RETURN(pinned_hidden_,
+                              cuda::PinnedBuffer::Create(SizeOf(sizeof(float) * values)));
   }
-  MILLRACE_RETURN_IF_ERROR(CopyAsync(pinned_hidden_->data(), At(layout_.hidden),
-                                     SizeOf(row * static_cast<size_t>(shape_.rows)), stream()));
+  return FloatView(static_cast<float*>(pinned_hidden_->data()), n, model_.d_model);
+}
+
+absl::StatusOr<FloatView> CudaBackend::ReadHidden() {
+  MILLRACE_ASSIGN_OR_RETURN(const FloatView rows, HostRows(shape_.rows));
+  const Bytes size = SizeOf(sizeof(float) * static_cast<size_t>(rows.rows * rows.cols));
+  MILLRACE_RETURN_IF_ERROR(CopyAsync(rows.data, At(layout_.hidden), size, stream()));
   MILLRACE_RETURN_IF_ERROR(stream().Wait(kPassTimeout));
-  return FloatView(static_cast<float*>(pinned_hidden_->data()), shape_.rows, model_.d_model);
+  return rows;
+}
+
+absl::Status CudaBackend::WriteHidden() {
+  MILLRACE_ASSIGN_OR_RETURN(const FloatView rows, HostRows(shape_.rows));
+  const Bytes size = SizeOf(sizeof(float) * static_cast<size_t>(rows.rows * rows.cols));
+  return CopyAsync(At(layout_.hidden), rows.data, size, stream());
 }
 
 absl::StatusOr<HiddenStates> CudaBackend::ShareHidden() {

@@ -23,14 +23,15 @@ class StreamedGroups {
   // Group number `id` of the backend; `layout` with biases (resident) already in it. The matrices'
   // bytes outlive this.
   absl::Status Add(int id, absl::Span<const HostTensor> matrices, GroupLayout layout);
-  bool empty() const { return groups_.empty(); }
+  bool empty() const { return index_.empty(); }
 
-  // Takes ring and staging from `allocator` and begins to copy with the first pass. `compute`: where
-  // ops are queued. ResourceExhausted, Internal.
-  absl::Status Start(cuda::DeviceAllocator& allocator, Bytes ring, cuda::StreamView compute);
+  // Takes ring and staging from `allocator`; copies begin with the first pass. `compute`: where ops
+  // are queued. `source` outlives this and knows all matrices. ResourceExhausted, Internal.
+  absl::Status Start(cuda::DeviceAllocator& allocator, Bytes ring, cuda::StreamView compute,
+                     ChunkSource* source);
 
-  // The pass's order; groups that are not streamed are left out of it.
-  absl::Status BeginPass(absl::Span<const WeightsId> order);
+  // The groups that the pass reads, in order; resident ones may be among them.
+  absl::Status BeginPass(absl::Span<const int> order);
 
   // The next group of the order: `placed` becomes where it lies. Work queued on `reader` while the
   // lease lives finds it there. An id that is not streamed gets an empty lease.
@@ -40,11 +41,12 @@ class StreamedGroups {
   WeightStream* stream() const { return stream_.get(); }
 
  private:
+  struct Pending {
+    std::vector<HostTensor> matrices;
+    GroupLayout layout;
+  };
   std::map<int, int> index_;  // backend's id to the stream's
-  std::vector<StreamGroup> groups_;
-  std::vector<GroupLayout> layouts_;
-  CudaStreamOptions options_;
-  std::unique_ptr<ChunkSource> source_;
+  std::vector<Pending> pending_;  // until Start
   std::unique_ptr<CudaStreamDevice> device_;
   std::unique_ptr<WeightStream> stream_;  // last: dies first
 };
