@@ -215,6 +215,16 @@ std::map<std::string, GpuBudgetTest::Gpu> GpuBudgetTest::gpus_;
 std::string GpuBudgetTest::path_;
 std::shared_ptr<const Model> GpuBudgetTest::model_;
 
+// First: a context, once opened on gpu0, stays.
+TEST_F(GpuBudgetTest, ADeviceThatIsNotPlannedOnIsLeftAlone) {
+  if (!gpus_.contains("gpu0") || !gpus_.contains("gpu1")) GTEST_SKIP() << "there is one GPU only";
+  Watcher other(gpus_["gpu0"].pci, gpus_["gpu0"].free_before);
+  const PlacementProblem problem = Problem("gpu1");
+  Check(Tighten(problem, Plan(problem)));
+  other.Stop();
+  EXPECT_LT(other.peak(), 64_MiB) << "a context takes more";
+}
+
 TEST_F(GpuBudgetTest, OneDevice) {
   const PlacementProblem problem = Problem("gpu0");
   Check(Tighten(problem, Plan(problem)));

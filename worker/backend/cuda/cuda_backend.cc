@@ -656,8 +656,9 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const ModelSpec& model,
                                                          const BackendOptions& options) {
   MILLRACE_RETURN_IF_ERROR(CheckModel(model));
   MILLRACE_ASSIGN_OR_RETURN(const int device, HardwareIndex(options.device));
-  absl::StatusOr<cuda::ScopedDevice> current = cuda::ScopedDevice::Create(device);
-  if (!current.ok()) return Annotate(current.status(), options.device.value());
+  // For good: the thread owns the device. Going back to the one before would open a context there.
+  const absl::Status current = MILLRACE_CUDA_STATUS(cudaSetDevice(device));
+  if (!current.ok()) return Annotate(current, options.device.value());
   const Bytes no_limit(int64_t{1} << 60);
   MILLRACE_ASSIGN_OR_RETURN(
       auto allocator,

@@ -7,7 +7,8 @@
 namespace millrace {
 
 // InvalidArgument: no such GPU. Unimplemented: this build has no CUDA, or the model's shapes are not
-// run by it. ResourceExhausted: the budget or the device is short of memory, sizes named.
+// run by it. ResourceExhausted: the budget or the device is short of memory, sizes named. Leaves the
+// device current on the calling thread.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const ModelSpec& model,
                                                          const BackendOptions& options);
 
