@@ -198,6 +198,34 @@ absl::Status CheckProblem(const PlacementProblem& p) {
   return absl::OkStatus();
 }
 
+// The problem with the CPU beside a GPU left out as a device: its memory and its cores then serve the
+// GPU's host-homed blocks. No hosts: there is no such CPU.
+PlacementProblem WithCpusLent(const PlacementProblem& problem) {
+  PlacementProblem lent = problem;
+  bool any = false;
+  for (HostSpec& host : lent.cluster.hosts) {
+    const auto is_cpu = [](const DeviceSpec& d) { return d.kind == DeviceKind::kCpu; };
+    if (std::all_of(host.devices.begin(), host.devices.end(), is_cpu)) continue;
+    host.cpu_flops = CpuFlops(host);  // known of the device that goes
+    any |= std::erase_if(host.devices, is_cpu) > 0;
+  }
+  if (!any) lent.cluster.hosts.clear();
+  return lent;
+}
+
+absl::StatusOr<std::optional<PlacementPlan>> PlanOver(const PlacementProblem& problem) {
+  MILLRACE_ASSIGN_OR_RETURN(const ResolvedPins pins, ResolvePins(problem));
+  const MemoryBudget memory(problem);
+  const CostModel cost(problem, memory);
+  const StageTable table(problem, memory, cost, pins);
+  MILLRACE_ASSIGN_OR_RETURN(const std::vector<StageChoice> stages,
+                            FindStages(problem, table, pins));
+  if (stages.empty()) return std::nullopt;
+  PlacementPlan plan = BuildPlan(problem, memory, cost, table, stages);
+  MILLRACE_RETURN_IF_ERROR(ValidatePlan(problem, plan));
+  return plan;
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<StageChoice>> FindStages(const PlacementProblem& problem,
@@ -215,15 +243,16 @@ absl::StatusOr<std::vector<StageChoice>> FindStages(const PlacementProblem& prob
 
 absl::StatusOr<std::optional<PlacementPlan>> FindPlan(const PlacementProblem& problem) {
   MILLRACE_RETURN_IF_ERROR(CheckProblem(problem));
-  MILLRACE_ASSIGN_OR_RETURN(const ResolvedPins pins, ResolvePins(problem));
-  const MemoryBudget memory(problem);
-  const CostModel cost(problem, memory);
-  const StageTable table(problem, memory, cost, pins);
-  MILLRACE_ASSIGN_OR_RETURN(const std::vector<StageChoice> stages,
-                            FindStages(problem, table, pins));
-  if (stages.empty()) return std::nullopt;
-  PlacementPlan plan = BuildPlan(problem, memory, cost, table, stages);
-  MILLRACE_RETURN_IF_ERROR(ValidatePlan(problem, plan));
+  MILLRACE_ASSIGN_OR_RETURN(std::optional<PlacementPlan> plan, PlanOver(problem));
+  const PlacementProblem lent = WithCpusLent(problem);
+  if (lent.cluster.hosts.empty()) return plan;
+  // A pin may name the CPU as a device of its own: then there is no such choice.
+  const absl::StatusOr<std::optional<PlacementPlan>> other = PlanOver(lent);
+  if (!other.ok() || !other->has_value()) return plan;
+  if (!plan.has_value() || (*other)->predicted.time_per_token < plan->predicted.time_per_token) {
+    plan = *other;
+    MILLRACE_RETURN_IF_ERROR(ValidatePlan(problem, *plan));
+  }
   return plan;
 }
 

@@ -27,6 +27,8 @@ struct Infeasibility {
   std::vector<BudgetFix> nearest_budget;
 };
 
+// Where a CPU stands beside GPUs, two searches are compared: the CPU as a device with stages of its own,
+// and the CPU and its memory lent to the GPUs' host-homed blocks.
 // Exactly one of the two is set. Deterministic: equal problems give equal plans.
 struct SolveResult {
   std::optional<PlacementPlan> plan;

@@ -24,7 +24,7 @@ StageTable::StageTable(const PlacementProblem& problem, const MemoryBudget& memo
     for (int b = 0; b < n; ++b) {
       device_seconds_[d].push_back(cost_.DeviceSeconds(Device(d), b, {}));
       seconds_before_[d].push_back(seconds_before_[d].back() + device_seconds_[d].back());
-      fastest[b] = std::min(fastest[b], device_seconds_[d][b]);
+      fastest[b] = std::min({fastest[b], device_seconds_[d][b], HostSeconds(d, b)});
     }
     like_.push_back(d);
     for (int other = d - 1; other >= 0; --other) {
@@ -33,6 +33,17 @@ StageTable::StageTable(const PlacementProblem& problem, const MemoryBudget& memo
     if (like_[d] == d) MakeOptions(d);
   }
   for (int i = n - 1; i >= 0; --i) least_[i] = least_[i + 1] + fastest[i];
+}
+
+double StageTable::HostSeconds(int device, int block) const {
+  constexpr double kNever = 1e300;
+  if (Device(device).kind != DeviceKind::kGpu) return kNever;
+  const Block& b = memory_.blocks()[block];
+  if (b.kind == BlockKind::kEmbedding) return cost_.HostEmbedSeconds(Device(device), {});
+  if (b.kind != BlockKind::kFeedForward) return kNever;
+  const HostRates rates =
+      ShareHostMemory(Device(device).h2d_bandwidth, Host(device).dram_bandwidth);
+  return static_cast<double>(b.weights.count()) / rates.cpu_alone;
 }
 
 void StageTable::MakeOptions(int device) {

@@ -58,6 +58,8 @@ class StageTable {
   void MakeOnCpu(int device, int first, int end, StageOption& option) const;
   void MakeOnGpu(int device, const SpillRun& run, StageOption& option) const;
   double OffloadedSeconds(int device, int first, int end, int spilled, int ring_depth) const;
+  // A lower bound of a block's time homed beside a GPU, where that may be less than on the GPU.
+  double HostSeconds(int device, int block) const;
   // Sum of single blocks' times on the device.
   double DeviceSeconds(int device, int first, int end) const;
 

@@ -103,6 +103,8 @@ inline PlacementProblem RandomProblem(std::mt19937& rng) {
     p.cluster.hosts.push_back(host);
   }
   if (rng() % 4 == 0) p.pins.push_back({"blk.0.*", "w0"});
+  if (rng() % 8 == 0) p.pins.push_back({"blk.*.ffn", "host"});
+  if (rng() % 4 == 0) p.routes = rng() % 2 ? RoutePolicy::kCpu : RoutePolicy::kStream;
   return p;
 }
 

@@ -255,6 +255,23 @@ TEST(ThreeWayTest, TooLittleHostMemoryIsNamed) {
   EXPECT_TRUE(Solve(p)->plan.has_value());
 }
 
+TEST(ThreeWayTest, ACpuBesideTheGpuIsLentToItWhereThatIsFaster) {
+  PlacementProblem p = Llama70BOn(kReferenceMachine, 24_GiB);
+  const PlacementPlan alone = Planned(p);
+  HostSpec& host = p.cluster.hosts[0];
+  DeviceSpec cpu;
+  cpu.id = DeviceId("cpu");
+  cpu.budget = cpu.memory_total = host.budget;
+  cpu.memory_bandwidth = host.dram_bandwidth;
+  cpu.prefill_flops = host.cpu_flops;
+  host.devices.push_back(cpu);
+  const PlacementPlan lent = Planned(p);
+  EXPECT_EQ(lent.stages.size(), 1u);
+  EXPECT_EQ(lent.predicted.time_per_token, alone.predicted.time_per_token);
+  p.pins = {{"head", "cpu"}};
+  EXPECT_EQ(Planned(p).stages.back().device_kind, DeviceKind::kCpu);
+}
+
 TEST(ThreeWayTest, TheDesktopIsAsItsBandwidthsSay) {
   // 22 GiB of a 24 GiB card that also shows a desktop.
   const PlacementPlan plan = Planned(Llama70BOn(kDesktop3090, 22_GiB, 1, 512));

@@ -27,6 +27,7 @@ TEST(ProbeTest, MeasuresThisMachineInUnderTwoSeconds) {
   ASSERT_EQ(host->devices.size(), 1u);
   EXPECT_EQ(host->devices[0].id, DeviceId("cpu"));
   EXPECT_GT(host->devices[0].prefill_flops, 1e8);
+  EXPECT_EQ(host->cpu_flops, host->devices[0].prefill_flops);
   EXPECT_GT(host->devices[0].overhead, 1_MiB);
 }
 
