@@ -1,10 +1,8 @@
 #include "worker/stage_runner.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -14,10 +12,12 @@
 #include "worker/backend/backend.h"
 #include "worker/backend/cuda/cuda_backend.h"
 #include "worker/backend/cuda/gpu_memory.h"
+#include "worker/backend/cuda/gpu_name.h"
 #include "worker/decoder_block.h"
 #include "worker/host_route.h"
 #include "worker/kv_cache.h"
 #include "worker/stage_blocks.h"
+#include "worker/stream/host_weights.h"
 
 namespace millrace {
 namespace {
@@ -50,7 +50,10 @@ class Runner : public StageRunner {
   bool takes_device_rows() const override { return backend_->takes_device_rows(); }
   int stage() const override { return stage_; }
   Bytes resident_bytes() const override {
-    return weights_ + kv_.size() + (backend_ ? backend_->activation_bytes() : Bytes(0));
+    // Beside a GPU, host memory is the host's.
+    const Bytes weights =
+        device_weight_bytes_ > Bytes(0) ? device_weight_bytes_ : host_weight_bytes_;
+    return weights + kv_.size() + (backend_ ? backend_->activation_bytes() : Bytes(0));
   }
 
  private:
@@ -60,10 +63,10 @@ class Runner : public StageRunner {
   absl::Status MakeHostRoute(const PlacementPlan& plan, const StageOptions& options);
   absl::Status PlaceBlock(const Block& block, const BlockPlacement& placement);
   absl::Status PlaceHead(Home home);
-  absl::Status MakeBackend(const PlacementPlan& plan, const std::vector<Block>& blocks,
-                           const StageOptions& options);
-  absl::Status FaultIn(const PlacementPlan& plan, const std::vector<Block>& blocks,
-                       const StageOptions& options);
+  absl::Status HoldHostWeights(const PlacementPlan& plan, const std::vector<Block>& blocks,
+                               const StageOptions& options);
+  Bytes DeviceWeightBytes(const PlacementPlan& plan, const std::vector<Block>& blocks) const;
+  absl::Status MakeBackend(const PlacementPlan& plan, const StageOptions& options);
   absl::Status CheckPass(const Pass& pass, FloatView hidden) const;
   absl::Status Begin(const Pass& pass, const HiddenStates& hidden);
   absl::Status Forward(const Pass& pass);
@@ -76,6 +79,7 @@ class Runner : public StageRunner {
   const Epoch epoch_;
   const int slots_, context_, max_pass_tokens_;
   std::unique_ptr<StageLink> next_;
+  std::unique_ptr<HostWeights> host_weights_;  // null: none
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<HostRoute> host_;     // null: nothing for the CPU to do beside a GPU
   std::optional<StageBlocks> blocks_;
@@ -83,7 +87,7 @@ class Runner : public StageRunner {
   WeightsId head_;
   const float* output_norm_ = nullptr;
   KvCache kv_;
-  Bytes weights_;
+  Bytes host_weight_bytes_, device_weight_bytes_;
   // Of the pass under way.
   std::vector<AttentionSegment> segments_;
   std::vector<int> positions_;
@@ -134,42 +138,54 @@ absl::Status Runner::MakeHostRoute(const PlacementPlan& plan, const StageOptions
   return absl::OkStatus();
 }
 
-// Touches every page of weights that are used where they are, so that the first pass does not wait for
-// the disk.
-absl::Status Runner::FaultIn(const PlacementPlan& plan, const std::vector<Block>& blocks,
-                             const StageOptions& options) {
+// Brings in, and beside a GPU locks, the weights that stay in host memory.
+absl::Status Runner::HoldHostWeights(const PlacementPlan& plan, const std::vector<Block>& blocks,
+                                     const StageOptions& options) {
   const Stage& stage = plan.stages[stage_];
-  std::vector<int> tensors;
+  const bool gpu = stage.device_kind == DeviceKind::kGpu;
+  std::set<int> tensors;
   for (int b = stage.first_block; b < stage.end_block; ++b) {
-    if (stage.device_kind == DeviceKind::kGpu && PlacementOf(plan, b).home == Home::kDevice) continue;
-    tensors.insert(tensors.end(), blocks[b].tensors.begin(), blocks[b].tensors.end());
+    if (gpu && PlacementOf(plan, b).home == Home::kDevice) continue;
+    tensors.insert(blocks[b].tensors.begin(), blocks[b].tensors.end());
   }
-  std::sort(tensors.begin(), tensors.end());
-  tensors.erase(std::unique(tensors.begin(), tensors.end()), tensors.end());
-  for (int t : tensors) weights_ += model_->spec().tensors[t].size;
-  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  constexpr size_t kReport = 16 << 20;
-  Bytes done;
-  volatile unsigned char sink = 0;
+  if (tensors.empty()) return absl::OkStatus();
+  std::vector<HostWeight> weights;
   for (int t : tensors) {
-    const absl::Span<const std::byte> bytes = model_->TensorBytes(t);
-    const uintptr_t begin = reinterpret_cast<uintptr_t>(bytes.data()) / page * page;
-    const uintptr_t end = reinterpret_cast<uintptr_t>(bytes.data() + bytes.size());
-    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_WILLNEED);
-    for (size_t at = 0; at < bytes.size(); at += page) {
-      sink = sink + static_cast<unsigned char>(bytes[at]);
-      if (options.on_load_progress && at % kReport < page) {
-        options.on_load_progress(done + Bytes(static_cast<int64_t>(at)), weights_);
-      }
-    }
-    done += Bytes(static_cast<int64_t>(bytes.size()));
+    HostWeight weight;
+    weight.tensor = {&model_->spec().tensors[t], model_->TensorBytes(t)};
+    host_weight_bytes_ += weight.tensor.spec->size;
+    weights.push_back(std::move(weight));
   }
-  if (options.on_load_progress) options.on_load_progress(weights_, weights_);
+  HostWeightsOptions o;
+  if (gpu) {
+    MILLRACE_ASSIGN_OR_RETURN(const int device, HardwareIndex(stage.device));
+    o.lock = CudaPageLocker(device);
+  }
+  if (options.on_load_progress) {
+    o.progress = [&](Bytes done, Bytes all) {
+      options.on_load_progress(done, all + device_weight_bytes_);
+    };
+  }
+  MILLRACE_ASSIGN_OR_RETURN(host_weights_, HostWeights::Create(o, std::move(weights)));
   return absl::OkStatus();
 }
 
-absl::Status Runner::MakeBackend(const PlacementPlan& plan, const std::vector<Block>& blocks,
-                                 const StageOptions& options) {
+// What the stage's GPU holds: all of a block that is homed there, the vectors of others.
+Bytes Runner::DeviceWeightBytes(const PlacementPlan& plan, const std::vector<Block>& blocks) const {
+  const Stage& stage = plan.stages[stage_];
+  Bytes bytes;
+  for (int b = stage.first_block; b < stage.end_block; ++b) {
+    const bool lookup = blocks[b].kind == BlockKind::kEmbedding;
+    const bool here = PlacementOf(plan, b).home == Home::kDevice;
+    for (int t : blocks[b].tensors) {
+      const TensorSpec& tensor = model_->spec().tensors[t];
+      if (here || tensor.shape.size() != 2) bytes += CudaPlacedBytes(tensor, lookup);
+    }
+  }
+  return bytes;
+}
+
+absl::Status Runner::MakeBackend(const PlacementPlan& plan, const StageOptions& options) {
   const Stage& stage = plan.stages[stage_];
   BackendOptions o;
   o.max_pass_tokens = max_pass_tokens_;
@@ -182,14 +198,8 @@ absl::Status Runner::MakeBackend(const PlacementPlan& plan, const std::vector<Bl
     MILLRACE_ASSIGN_OR_RETURN(backend_, MakeCpuBackend(model_->spec(), o));
     return absl::OkStatus();
   }
-  for (int b = stage.first_block; b < stage.end_block; ++b) {
-    const bool lookup = blocks[b].kind == BlockKind::kEmbedding;
-    const bool here = PlacementOf(plan, b).home == Home::kDevice;
-    for (int t : blocks[b].tensors) {
-      const TensorSpec& tensor = model_->spec().tensors[t];
-      if (here || tensor.shape.size() != 2) o.weights += CudaPlacedBytes(tensor, lookup);
-    }
-  }
+  o.weights = device_weight_bytes_;
+  o.stream_source = host_weights_.get();
   o.stream_ring = stage.stream_ring;
   for (const LedgerTotal& t : plan.totals) {
     if (t.worker == stage.worker && t.memory == stage.device.value()) o.budget = t.budget;
@@ -198,7 +208,6 @@ absl::Status Runner::MakeBackend(const PlacementPlan& plan, const std::vector<Bl
     const bool here = e.worker == stage.worker && e.memory == stage.device.value();
     if (here && e.purpose == Purpose::kOverhead) o.overhead = e.bytes;
   }
-  weights_ = o.weights;
   MILLRACE_ASSIGN_OR_RETURN(backend_, MakeCudaBackend(model_->spec(), o));
   return absl::OkStatus();
 }
@@ -208,8 +217,9 @@ absl::Status Runner::Load(const PlacementPlan& plan, const StageOptions& options
   const Stage& stage = plan.stages[stage_];
   const bool gpu = stage.device_kind == DeviceKind::kGpu;
   const std::vector<Block> blocks = BlocksOf(spec);
-  MILLRACE_RETURN_IF_ERROR(FaultIn(plan, blocks, options));
-  MILLRACE_RETURN_IF_ERROR(MakeBackend(plan, blocks, options));
+  if (gpu) device_weight_bytes_ = DeviceWeightBytes(plan, blocks);
+  MILLRACE_RETURN_IF_ERROR(HoldHostWeights(plan, blocks, options));
+  MILLRACE_RETURN_IF_ERROR(MakeBackend(plan, options));
   if (gpu) MILLRACE_RETURN_IF_ERROR(MakeHostRoute(plan, options));
   blocks_.emplace(*model_, backend_.get(), host_.get());
   std::vector<int> attention_layers;
@@ -217,9 +227,10 @@ absl::Status Runner::Load(const PlacementPlan& plan, const StageOptions& options
     MILLRACE_RETURN_IF_ERROR(PlaceBlock(blocks[b], PlacementOf(plan, b)));
     if (blocks[b].kind == BlockKind::kAttention) attention_layers.push_back(blocks[b].layer);
     if (gpu && options.on_load_progress) {
-      const int64_t done = weights_.count() / (stage.end_block - stage.first_block) *
+      const int64_t done = device_weight_bytes_.count() / (stage.end_block - stage.first_block) *
                            (b + 1 - stage.first_block);
-      options.on_load_progress(Bytes(done), weights_);
+      options.on_load_progress(host_weight_bytes_ + Bytes(done),
+                               host_weight_bytes_ + device_weight_bytes_);
     }
   }
   const KvShape kv{plan.slots, plan.context, plan.kv_type};

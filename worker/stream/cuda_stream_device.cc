@@ -71,10 +71,6 @@ PlacedGroup CudaStreamDevice::Placed(int group, Bytes ring_offset) const {
                                                  ring_offset.count());
 }
 
-absl::Status CudaStreamDevice::AfterArrival(int slot, cuda::StreamView stream) const {
-  return slots_[static_cast<size_t>(slot)].arrival.Block(stream);
-}
-
 absl::Time CudaStreamDevice::Now() const { return absl::Now(); }
 
 absl::Status CudaStreamDevice::WriteAfterRelease(int slot) {
@@ -143,7 +139,9 @@ absl::Status CudaStreamDevice::Quiesce(absl::Duration timeout) {
   return arrivals_.view().Wait(std::max(absl::ZeroDuration(), deadline - absl::Now()));
 }
 
-absl::Status CudaStreamDevice::ComputeAfterArrival(int slot) { return AfterArrival(slot, compute_); }
+absl::Status CudaStreamDevice::ComputeAfterArrival(int slot) {
+  return slots_[static_cast<size_t>(slot)].arrival.Block(compute_);
+}
 
 absl::Status CudaStreamDevice::RecordRelease(int slot) {
   return slots_[static_cast<size_t>(slot)].release.Record(compute_);

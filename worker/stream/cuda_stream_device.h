@@ -42,9 +42,9 @@ class CudaStreamDevice : public StreamDevice {
 
   // A leased group where it lies, to be read by work queued after its arrival.
   PlacedGroup Placed(int group, Bytes ring_offset) const;
-  // Like ComputeAfterArrival, for another stream of the device. Before the lease's release the compute
-  // stream must have been made to wait for what that stream reads.
-  absl::Status AfterArrival(int slot, cuda::StreamView stream) const;
+  // ComputeAfterArrival and RecordRelease mean this stream of the device from here on; at first it is
+  // the compute stream. Compute side.
+  void ReadBy(cuda::StreamView stream) { compute_ = stream; }
 
   Bytes ring_size() const override { return ring_.size(); }
   int slots() const override { return options_.slots; }
@@ -89,7 +89,7 @@ class CudaStreamDevice : public StreamDevice {
   }
 
   const CudaStreamOptions options_;
-  const cuda::StreamView compute_;
+  cuda::StreamView compute_;
   const cuda::DeviceBuffer ring_, staging_;
   const std::vector<GroupLayout> layouts_;
   const cuda::Stream copies_, arrivals_;

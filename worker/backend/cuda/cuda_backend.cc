@@ -7,9 +7,7 @@
 #include <tuple>
 #include <utility>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/device_allocator.h"
 #include "kernels/cuda/graph.h"
@@ -23,6 +21,7 @@
 #include "proto/status_macros.h"
 #include "worker/backend/cuda/device_rows.h"
 #include "worker/backend/cuda/gpu_memory.h"
+#include "worker/backend/cuda/gpu_name.h"
 #include "worker/backend/cuda/pass_meta.h"
 #include "worker/backend/cuda/prefill_matmul.h"
 #include "worker/backend/cuda/streamed_groups.h"
@@ -50,17 +49,6 @@ class CudaMemory : public DeviceMemory {
  private:
   DeviceBuffer buffer_;
 };
-
-// "gpu1" and "gpu1#2" are hardware device 1.
-absl::StatusOr<int> HardwareIndex(const DeviceId& id) {
-  absl::string_view name = id.value();
-  name = name.substr(0, name.find('#'));
-  int index = -1;
-  if (!absl::ConsumePrefix(&name, "gpu") || !absl::SimpleAtoi(name, &index) || index < 0) {
-    return absl::InvalidArgumentError(absl::StrCat("'", id.value(), "' is not a GPU: write gpu0"));
-  }
-  return index;
-}
 
 // Everything that decides which kernels a small pass runs.
 // Rows, outputs, context rounded up, whether each row is of another sequence.
