@@ -20,6 +20,7 @@
 #include "kernels/attention.h"
 #include "kernels/cuda/stream.h"
 #include "kernels/pass_rows.h"
+#include "kernels/rope_cuda.h"
 #include "proto/bytes.h"
 
 namespace millrace::cuda {
@@ -31,6 +32,8 @@ namespace millrace::cuda {
 // max_context. Every row divides its own context, so longer and shorter ones are also right.
 int DecodeSplits(int device_multiprocessors, int kv_heads, int n, int max_context);
 inline constexpr int kMaxDecodeSplits = 128;
+// Up to so many parts are joined without going through memory; shorter contexts get no more.
+inline constexpr int kClusterParts = 8, kClusterContext = 2048;
 
 // Working memory of AttentionDecode, for one launch at a time. `counters` is zeroed by the caller
 // once; every launch that runs to its end leaves zeros.
@@ -46,6 +49,12 @@ Bytes DecodeCounterBytes(int n, int heads);
 absl::Status AttentionDecode(const __half* q, int heads, const KvView& cache, const PassRows& rows,
                              float scale, int splits, const DecodeWorkspace& workspace, __half* out,
                              StreamView stream);
+
+// RopeAppend and AttentionDecode in one launch. A row attends to its own position and those before it
+// that the cache holds already: no two rows may be of one slot.
+absl::Status RopeAttentionDecode(const RopeAppendArgs& rope, const KvView& cache,
+                                 const PassRows& rows, float scale, int splits,
+                                 const DecodeWorkspace& workspace, __half* out, StreamView stream);
 
 // ---- many rows of a sequence together
 // ------------------------------------------------------------

@@ -8,8 +8,8 @@
 //   scores [16 positions, 8 heads] = K [16, head_dim] Q^T
 //   mixed^T [head_dim, 8 heads] += V^T [head_dim, 16 positions] P^T
 // K is loaded 16 positions ahead while the weights of the present ones are made, V likewise. The
-// warps' sums are joined in shared memory, the parts' by whichever block of a row comes last,
-// always in the same order.
+// warps' sums are joined in shared memory; the parts', where there are few, through the shared memory
+// of a cluster, else by whichever block of a row comes last; always in the same order.
 //
 // Here: what one warp does. attention_decode_cuda.cu: joining, the kernel, the launch.
 #ifndef MILLRACE_KERNELS_ATTENTION_DECODE_CUH_
@@ -20,6 +20,7 @@
 #include "kernels/cuda/kv_cells.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/mma.cuh"
+#include "kernels/cuda/rope_heads.cuh"
 
 namespace millrace::cuda::decode {
 
@@ -41,6 +42,9 @@ struct Args {
   uint32_t* counters;  // [n, gridDim.y]
   int heads, kv_heads, head_dim, context, splits;
   float scale;  // times log2(e)
+  bool clustered;  // the parts of a row are one cluster, and joined inside it
+  // qkv not null: queries, and the row's own key and value, are made from it first; q is not read.
+  RopeAppendArgs rope;
 };
 
 // The heads of this block: [first, first + count).
@@ -104,10 +108,12 @@ struct Query {
   uint4 x[kShared ? 1 : kDim / 32];
   const __half* shared;
 
-  __device__ __forceinline__ void Load(const Args& a, const Heads& heads, __half* room) {
+  // From memory, or from `room` where `made`: MakeRows has put them there.
+  __device__ __forceinline__ void Load(const Args& a, const Heads& heads, bool made, __half* room) {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const __half* head =
-        a.q + (static_cast<int64_t>(blockIdx.z) * a.heads + heads.first + g) * a.head_dim;
+        made ? room + g * kStride
+             : a.q + (static_cast<int64_t>(blockIdx.z) * a.heads + heads.first + g) * a.head_dim;
     shared = room + g * kStride + 8 * t;
 #pragma unroll
     for (int c = 0; c < kDim / 32; ++c) {
@@ -128,6 +134,56 @@ struct Query {
     return x[kShared ? 0 : c];
   }
 };
+
+// The block's queries into `room` [kHeads][kStride], and where the block has the row's newest position
+// its key and value into the cache. `staged` holds (kHeads + 2) * kDim floats. Ends with a barrier.
+template <DType kType, int kDim>
+__device__ __forceinline__ void MakeRows(const Args& a, const Heads& heads, int position,
+                                         bool newest, float* staged, __half* room) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = blockIdx.z;
+  const RopeAppendArgs& rope = a.rope;
+  const float* from = rope.qkv + row * rope.stride;
+  const int units = heads.count + (newest ? 2 : 0);
+  auto column = [&](int unit) {
+    if (unit < heads.count) return heads.first + unit;
+    return a.heads + heads.kv_head + (unit - heads.count) * a.kv_heads;
+  };
+  for (int unit = warp; unit < units; unit += kWarps) {
+    for (int d = lane; d < a.head_dim; d += 32) {
+      staged[unit * kDim + d] = from[column(unit) * a.head_dim + d];
+    }
+  }
+  __syncwarp();
+  for (int unit = warp; unit < units; unit += kWarps) {
+    float* head = staged + unit * kDim;
+    const bool is_q = unit < heads.count, is_v = unit == heads.count + 1;
+    const float* weight = is_q ? rope.q_norm : is_v ? nullptr : rope.k_norm;
+    if (weight != nullptr) NormHead(head, a.head_dim, weight, rope.epsilon);
+    __syncwarp();
+    if (!is_v) {
+      RotateHead(head, rope.dims, rope.style, rope.table + static_cast<int64_t>(row) * rope.dims);
+    }
+    __syncwarp();
+    if (is_q) {
+      __half* to = room + unit * Query<kDim>::kStride;
+      for (int d = lane; d < a.head_dim; d += 32) to[d] = SaturatedHalf(head[d]);
+      continue;
+    }
+    const int64_t cell =
+        (static_cast<int64_t>(a.rows.slot[row]) * a.kv_heads + heads.kv_head) * a.context + position;
+    StoreCell(head, a.head_dim, kType,
+              const_cast<uint8_t*>(is_v ? a.v : a.k) + cell * KvRowBytes(kType, a.head_dim));
+  }
+  __syncthreads();
+}
+
+// Asks for `bytes` from `from` on to come into the second-level cache, at most 32 KiB of them.
+__device__ __forceinline__ void PrefetchToL2(const uint8_t* from, int64_t bytes) {
+  const int64_t end = min(bytes, int64_t{32768});
+  for (int64_t at = 128 * static_cast<int64_t>(threadIdx.x); at < end; at += 128 * kThreads) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(from + at)));
+  }
+}
 
 // A warp's running sums, for heads 2t and 2t + 1.
 template <int kDim>

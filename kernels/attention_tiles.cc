@@ -30,7 +30,13 @@ int DecodeSplits(int device_multiprocessors, int kv_heads, int n, int max_contex
   // Rows of several sequences may differ much in length: no part much longer than this.
   constexpr int kLongPart = 2048;
   if (n > 1) splits = std::max<int64_t>(splits, max_context / kLongPart);
-  const int64_t most = std::min<int64_t>(kMaxDecodeSplits, (max_context + 63) / 64);
+  int64_t most = std::min<int64_t>(kMaxDecodeSplits, (max_context + 63) / 64);
+  if (max_context <= kClusterContext) {
+    most = std::min<int64_t>(most, kClusterParts);
+  } else if (splits > 1) {
+    // Long parts are better not bound to start together: too many for a cluster.
+    splits = std::max<int64_t>(splits, kClusterParts + 1);
+  }
   return static_cast<int>(std::max<int64_t>(1, std::min(splits, most)));
 }
 

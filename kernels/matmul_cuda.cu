@@ -22,26 +22,31 @@ absl::Status Dispatch(DType dtype, const SmallMatmulParams& p, bool swiglu, Stre
   }
 }
 
-SmallMatmulParams ParamsFor(const WeightTiles& w, const __half* x, int64_t ldx, int n) {
-  MILLRACE_CHECK(n >= 1 && n <= kSmallMatmulRows && ldx >= w.cols && ldx % 8 == 0);
+SmallMatmulParams ParamsFor(const WeightTiles& w, const MatmulInput& x) {
+  MILLRACE_CHECK(x.n >= 1 && x.n <= kSmallMatmulRows && x.ldx >= w.cols && x.ldx % 8 == 0);
+  MILLRACE_CHECK(x.norm.sums == nullptr || (x.n <= kDeferredNormRows && x.norm.parts >= 1 &&
+                                            x.norm.parts <= kDeferredNormParts));
   SmallMatmulParams p;
   p.w = w.data;
   p.rows = static_cast<int>(w.rows);
   p.cols = static_cast<int>(w.cols);
   p.strips = static_cast<int>((w.rows + kTileRows - 1) / kTileRows);
   p.tiles_per_strip = static_cast<int>((w.cols + TileCols(w.dtype) - 1) / TileCols(w.dtype));
-  p.x = x;
-  p.ldx = ldx;
-  p.n = n;
+  p.x = x.x;
+  p.ldx = x.ldx;
+  p.n = x.n;
+  p.norm = x.norm;
+  p.leads = x.leads;
+  p.follows = x.follows;
   p.multiplier = w.multiplier;
   return p;
 }
 
 }  // namespace
 
-absl::Status SmallMatmul(const WeightTiles& w, const __half* x, int64_t ldx, int n, const float* bias,
+absl::Status SmallMatmul(const WeightTiles& w, const MatmulInput& x, const float* bias,
                          bool accumulate, float* y, int64_t ldy, StreamView stream) {
-  SmallMatmulParams p = ParamsFor(w, x, ldx, n);
+  SmallMatmulParams p = ParamsFor(w, x);
   p.bias = bias;
   p.accumulate = accumulate;
   p.y = y;
@@ -49,15 +54,39 @@ absl::Status SmallMatmul(const WeightTiles& w, const __half* x, int64_t ldx, int
   return Dispatch(w.dtype, p, false, stream);
 }
 
-absl::Status SmallMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const __half* x,
-                               int64_t ldx, int n, __half* out, int64_t ldo, StreamView stream) {
+absl::Status SmallMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const MatmulInput& x,
+                               __half* out, int64_t ldo, StreamView stream) {
   MILLRACE_CHECK(gate.dtype == up.dtype && gate.rows == up.rows && gate.cols == up.cols);
-  SmallMatmulParams p = ParamsFor(gate, x, ldx, n);
+  SmallMatmulParams p = ParamsFor(gate, x);
   p.up = up.data;
   p.up_multiplier = up.multiplier;
   p.out = out;
   p.ldy = ldo;
   return Dispatch(gate.dtype, p, true, stream);
+}
+
+bool NormFits(const WeightTiles& w, int n) {
+  return n <= kDeferredNormRows && SmallMatmulBlocks(w.dtype, w.rows, n) <= kDeferredNormParts;
+}
+
+absl::Status SmallMatmulThenNorm(const WeightTiles& w, const MatmulInput& x, const float* bias,
+                                 float* y, int64_t ldy, NextNorm& next, StreamView stream) {
+  MILLRACE_CHECK(NormFits(w, x.n) && x.norm.sums == nullptr && next.before.d == w.rows);
+  next.after.parts = SmallMatmulBlocks(w.dtype, w.rows, x.n);
+  next.after.d = next.before.d;
+  next.after.epsilon = next.before.epsilon;
+  SmallMatmulParams p = ParamsFor(w, x);
+  p.bias = bias;
+  p.accumulate = true;
+  p.y = y;
+  p.ldy = ldy;
+  p.norm = next.before;
+  p.next_weight = next.weight;
+  p.normed = next.out;
+  p.ld_normed = next.ldo;
+  p.next_sums = next.after.sums;
+  p.next_prescale = next.after.prescale;
+  return Dispatch(w.dtype, p, false, stream);
 }
 
 }  // namespace millrace::cuda

@@ -13,30 +13,13 @@
 #include "kernels/cuda/tile_codec.cuh"
 #include "kernels/cuda/warp_copy.cuh"
 #include "kernels/matmul_cuda.h"
+#include "kernels/matmul_epilogue.cuh"
 #include "proto/status_macros.h"
 
 namespace millrace::cuda {
 
-struct SmallMatmulParams {
-  const uint8_t* w = nullptr;
-  const uint8_t* up = nullptr;  // SwiGLU: the second matrix
-  int strips = 0;
-  int rows = 0, cols = 0;
-  int tiles_per_strip = 0;
-  const __half* x = nullptr;
-  int64_t ldx = 0;
-  int n = 0;
-  int stages = 0;  // of the ring: what this device's shared memory holds, at most kStages
-  float multiplier = 1, up_multiplier = 1;
-  const float* bias = nullptr;
-  bool accumulate = false;
-  float* y = nullptr;
-  __half* out = nullptr;
-  int64_t ldy = 0;
-};
-
-// How the kernel is cut for a number of activation rows. SwiGLU: where a warp has one strip, half of
-// the warps take gate's and half up's; where it has several, the first half of them is gate's.
+// How the kernel is cut for a number of activation rows. SwiGLU: with two teams one takes gate's strips
+// and one up's; with one, the first half of each warp's strips is gate's.
 template <int kTilesT, int kEightsT, bool kOneT, bool kSwiGluT>
 struct SmallMatmulShape {
   static constexpr int kTiles = kTilesT;    // strips of a warp
@@ -47,8 +30,9 @@ struct SmallMatmulShape {
   static constexpr int kTeams = kSwiGlu && kTiles == 1 ? 2 : 1;  // of warps with different strips
   static constexpr int kTeamWarps = kWarps / kTeams;             // share a strip's columns
   // Strips of each matrix that a block finishes.
-  static constexpr int kBlockStrips = kSwiGlu && kTiles > 1 ? kTiles / 2 : kTiles;
+  static constexpr int kBlockStrips = kSwiGlu && kTeams == 1 ? kTiles / 2 : kTiles;
   static constexpr int kColumns = kOne ? 1 : 8 * kEights;
+  static constexpr int kMostRows = kOne ? 1 : kTiles == 1 ? 4 : 8 * kEights;
 };
 
 template <DType T, typename Shape>
@@ -58,7 +42,10 @@ struct SmallMatmulTraits {
   static constexpr int kTilesPerStage = Codec::kTileBytes >= 1300 ? 1 : 2304 / Codec::kTileBytes;
   static constexpr int kTileStage = kTilesPerStage * Codec::kTileBytes;  // bytes of one strip
   static constexpr int kStageBytes = Shape::kTiles * kTileStage;
-  static constexpr int kStages = Shape::kTiles == 1 ? 3 : Shape::kTiles == 2 ? 3 : 2;
+  // Four where three blocks then still find room on a multiprocessor of 228 KiB and a single row of
+  // activations leaves the first-level cache little to do.
+  static constexpr int kStages =
+      Shape::kTiles > 2 ? 2 : Shape::kOne && Shape::kTiles == 1 && kStageBytes <= 2304 ? 4 : 3;
   static constexpr int kRingStage = Shape::kWarps * kStageBytes;
   static constexpr int kReduce = Shape::kWarps * Shape::kTiles * 16 * Shape::kColumns * 4;
   static constexpr int kStatic = 1024;  // the barriers, and what the system keeps of each block
@@ -80,12 +67,13 @@ class SmallMatmulWarp {
   using Codec = TileCodec<T>;
 
   __device__ SmallMatmulWarp(const SmallMatmulParams& p, uint8_t* shared, uint64_t* barriers)
-      : p_(p), lane_(threadIdx.x % 32), warp_(threadIdx.x / 32 % Shape::kTeamWarps),
-        ring_(shared + threadIdx.x / 32 * p.stages * Traits::kStageBytes),
-        copy_(barriers + threadIdx.x / 32 * Traits::kStages, lane_, p.stages) {
+      : p_(p), lane_(threadIdx.x % 32), in_block_(WarpInBlock()),
+        warp_(in_block_ % Shape::kTeamWarps),
+        ring_(shared + in_block_ * p.stages * Traits::kStageBytes),
+        copy_(barriers + in_block_ * Traits::kStages, lane_, p.stages) {
 #pragma unroll
     for (int m = 0; m < Shape::kTiles; ++m) {
-      const bool second = Shape::kTeams == 2 ? threadIdx.x / 32 >= Shape::kTeamWarps
+      const bool second = Shape::kTeams == 2 ? in_block_ >= Shape::kTeamWarps
                                              : m >= Shape::kBlockStrips;
       const int strip = min(static_cast<int>(blockIdx.x) * Shape::kBlockStrips + m % Shape::kBlockStrips,
                             p.strips - 1);
@@ -94,7 +82,7 @@ class SmallMatmulWarp {
 #pragma unroll
       for (int e = 0; e < Shape::kEights; ++e) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) sum_[m][e][i] = 0;
+        for (int i = 0; i < 4; ++i) sum_[m][e][i] = odd_[m][e % kOdd][i] = 0;
       }
     }
   }
@@ -146,7 +134,7 @@ class SmallMatmulWarp {
   // Partial sums to sums[kWarps][kColumns][16 * kTiles].
   __device__ void Store(float* sums) const {
     const int g = lane_ / 4, t = lane_ % 4;
-    float* mine = sums + threadIdx.x / 32 * Shape::kColumns * 16 * Shape::kTiles;
+    float* mine = sums + in_block_ * Shape::kColumns * 16 * Shape::kTiles;
 #pragma unroll
     for (int m = 0; m < Shape::kTiles; ++m) {
 #pragma unroll
@@ -154,7 +142,9 @@ class SmallMatmulWarp {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const int row = 16 * m + g + 8 * (i / 2), column = 8 * e + 2 * t + i % 2;
-          if (!Shape::kOne || column == 0) mine[column * 16 * Shape::kTiles + row] = sum_[m][e][i];
+          if (Shape::kOne && column != 0) continue;
+          const float v = sum_[m][e][i] + (kTwoSums ? odd_[m][e % kOdd][i] : 0);
+          mine[column * 16 * Shape::kTiles + row] = v;
         }
       }
     }
@@ -188,7 +178,8 @@ class SmallMatmulWarp {
 #pragma unroll
           for (int e = 0; e < Shape::kEights; ++e) {
             MmaF16(sum_[m][e], a[0], a[1], a[2], a[3], b[e].x, b[e].y);
-            MmaF16(sum_[m][e], a[4], a[5], a[6], a[7], b[e].z, b[e].w);
+            MmaF16(kTwoSums ? odd_[m][e % kOdd] : sum_[m][e], a[4], a[5], a[6], a[7], b[e].z,
+                   b[e].w);
           }
         }
       }
@@ -203,46 +194,22 @@ class SmallMatmulWarp {
     return *reinterpret_cast<const uint4*>(p_.x + row * p_.ldx + column + 8 * (lane_ % 4));
   }
 
+  // The warp's number, the same register for all its lanes.
+  __device__ static int WarpInBlock() {
+    return __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 32, 0);
+  }
+  // One strip and eight rows make one chain of products, each waiting for the one before: cut in two.
+  static constexpr bool kTwoSums = Shape::kTiles * Shape::kEights == 1;
+  static constexpr int kOdd = kTwoSums ? Shape::kEights : 1;
+
   const SmallMatmulParams& p_;
-  const int lane_, warp_;
+  const int lane_, in_block_, warp_;
   uint8_t* const ring_;
   WarpCopy<Traits::kStages> copy_;
   const uint8_t* strip_[Shape::kTiles];
   float sum_[Shape::kTiles][Shape::kEights][4];
+  float odd_[Shape::kTiles][kOdd][4];
 };
-
-// Adds a team's sums of one row and column, in order.
-template <typename Shape>
-__device__ __forceinline__ float SumOfWarps(const float* sums, int at) {
-  float v = 0;
-#pragma unroll
-  for (int w = 0; w < Shape::kTeamWarps; ++w) v += sums[w * Shape::kColumns * 16 * Shape::kTiles + at];
-  return v;
-}
-
-template <typename Shape>
-__device__ void Finish(const SmallMatmulParams& p, const float* sums) {
-  constexpr int kRows = 16 * Shape::kBlockStrips;
-  // From a row of gate to the same one of up.
-  constexpr int kToUp = Shape::kTeams == 2
-                            ? Shape::kTeamWarps * Shape::kColumns * 16 * Shape::kTiles
-                            : kRows;
-  for (int i = threadIdx.x; i < kRows * Shape::kColumns; i += 32 * Shape::kWarps) {
-    const int in_block = i % kRows, column = i / kRows;
-    const int row = static_cast<int>(blockIdx.x) * kRows + in_block;
-    if (row >= p.rows || column >= p.n) continue;
-    const int at = column * 16 * Shape::kTiles + in_block;
-    float v = SumOfWarps<Shape>(sums, at) * p.multiplier;
-    if (Shape::kSwiGlu) {
-      const float up = SumOfWarps<Shape>(sums, at + kToUp) * p.up_multiplier;
-      p.out[column * p.ldy + row] = SaturatedHalf(v / (1.0f + __expf(-v)) * up);
-    } else {
-      float* y = p.y + column * p.ldy + row;
-      if (p.bias != nullptr) v += p.bias[row];
-      *y = p.accumulate ? *y + v : v;
-    }
-  }
-}
 
 template <DType T, typename Shape>
 __global__ void __launch_bounds__(32 * Shape::kWarps, Shape::kTiles* Shape::kEights == 1   ? 3
@@ -252,19 +219,36 @@ __global__ void __launch_bounds__(32 * Shape::kWarps, Shape::kTiles* Shape::kEig
   using Traits = SmallMatmulTraits<T, Shape>;
   extern __shared__ __align__(128) uint8_t shared[];
   __shared__ uint64_t barriers[Shape::kWarps * Traits::kStages];
-  LetNextStart();
+  // Who follows reads the same input: it must not start before that is there.
+  if (!p.leads) LetNextStart();
   SmallMatmulWarp<T, Shape> warp(p, shared, barriers);
 #pragma unroll
   for (int i = 0; i < Traits::kStages; ++i) {
     if (i < p.stages) warp.Fetch(i, i);
   }
-  WaitForPrevious();
-  warp.Run();
-  __syncthreads();
   float* sums = reinterpret_cast<float*>(shared);
-  warp.Store(sums);
-  __syncthreads();
-  Finish<Shape>(p, sums);
+  if constexpr (Shape::kEights == 1) {
+    __shared__ typename FewColumnsEpilogue<Shape>::Shared few;
+    FewColumnsEpilogue<Shape> epilogue(p);
+    if (!p.follows) WaitForPrevious();
+    if (p.leads) LetNextStart();
+    epilogue.Load(p);
+    warp.Run();
+    epilogue.Publish(p, few);
+    __syncthreads();
+    warp.Store(sums);
+    __syncthreads();
+    epilogue.Finish(p, sums, few);
+  } else {
+    if (!p.follows) WaitForPrevious();
+    if (p.leads) LetNextStart();
+    warp.Run();
+    __syncthreads();
+    warp.Store(sums);
+    __syncthreads();
+    Epilogue<Shape>::FinishMany(p, sums);
+  }
+  if (p.follows) WaitForPrevious();
 }
 
 // Bytes of shared memory that a block on the current device may have.
@@ -290,15 +274,26 @@ absl::Status LaunchSmallMatmul(SmallMatmulParams p, int limit, StreamView stream
                 static_cast<size_t>(shared), stream, p);
 }
 
+// Strips of a warp for up to eight rows, without SwiGLU those of a block. Types that need little
+// arithmetic want the most bytes under way, the others the most warps.
+constexpr int FewRowsTiles(DType dtype, bool swiglu, int n) {
+  if (n == 1) return dtype == DType::kF16 || (dtype == DType::kQ8_0 && swiglu) ? 2 : 1;
+  return n <= 4 ? 1 : 2;
+}
+
+// Blocks that a product of up to eight rows runs on.
+constexpr int SmallMatmulBlocks(DType dtype, int64_t rows, int n) {
+  const int64_t block_rows = int64_t{kTileRows} * FewRowsTiles(dtype, false, n);
+  return static_cast<int>((rows + block_rows - 1) / block_rows);
+}
+
 template <DType T, bool kSwiGlu>
 absl::Status RunSmallMatmul(SmallMatmulParams p, StreamView stream) {
   using Four = SmallMatmulShape<4, 4, false, kSwiGlu>;
   using Eight = SmallMatmulShape<2, 8, false, kSwiGlu>;
   MILLRACE_ASSIGN_OR_RETURN(const int limit, SharedLimit());
   if (p.n == 1) {
-    // Types that need little arithmetic want the most bytes under way, the others the most warps.
-    constexpr bool kManyBytes = T == DType::kF16 || (T == DType::kQ8_0 && kSwiGlu);
-    constexpr int kTiles = kManyBytes ? 2 : 1;
+    constexpr int kTiles = FewRowsTiles(T, kSwiGlu, 1);
     return LaunchSmallMatmul<T, SmallMatmulShape<kTiles, 1, true, kSwiGlu>>(p, limit, stream);
   }
   if (p.n <= 4) return LaunchSmallMatmul<T, SmallMatmulShape<1, 1, false, kSwiGlu>>(p, limit, stream);

@@ -39,6 +39,7 @@ struct HalfNorm {
   const float* weight;
   float epsilon;
   __half* out;  // dense
+  DeferredNorm after;  // sums null: an ordinary norm
 };
 
 __device__ __forceinline__ const float* RowOf(const HalfNorm& norm) {
@@ -47,8 +48,15 @@ __device__ __forceinline__ const float* RowOf(const HalfNorm& norm) {
 }
 
 __device__ __forceinline__ float ScaleOf(const HalfNorm& norm, float squares) {
-  const float mean = BlockSum<kHalfThreads>(squares) / static_cast<float>(norm.d);
-  return 1.0f / sqrtf(mean + norm.epsilon);
+  const float sum = BlockSum<kHalfThreads>(squares);
+  float scale = 1.0f / sqrtf(sum / static_cast<float>(norm.d) + norm.epsilon);
+  if (norm.after.sums == nullptr) return scale;
+  scale *= kNormHeadroom;
+  if (threadIdx.x == 0) {
+    norm.after.sums[static_cast<int64_t>(blockIdx.x) * kDeferredNormParts] = sum;
+    norm.after.prescale[blockIdx.x] = scale;
+  }
+  return scale;
 }
 
 struct alignas(8) FourHalves {
@@ -136,7 +144,16 @@ absl::Status RmsNormHalf(const float* x, int64_t ldx, const int32_t* row_index, 
                          StreamView stream) {
   MILLRACE_CHECK(n >= 0 && n <= INT32_MAX && d > 0 && ldx >= d);
   if (n == 0) return absl::OkStatus();
-  const HalfNorm norm = {x, ldx, row_index, d, weight, epsilon, out};
+  const HalfNorm norm = {x, ldx, row_index, d, weight, epsilon, out, {}};
+  return Launch(HalfNormKernelFor(norm), dim3(static_cast<unsigned>(n)), dim3(kHalfThreads), 0,
+                stream, norm);
+}
+
+absl::Status RmsNormDeferred(const float* x, int64_t ldx, int64_t n, const float* weight,
+                             const DeferredNorm& after, __half* out, StreamView stream) {
+  MILLRACE_CHECK(n >= 1 && n <= kDeferredNormRows && after.d > 0 && ldx >= after.d &&
+                 after.parts == 1);
+  const HalfNorm norm = {x, ldx, nullptr, after.d, weight, after.epsilon, out, after};
   return Launch(HalfNormKernelFor(norm), dim3(static_cast<unsigned>(n)), dim3(kHalfThreads), 0,
                 stream, norm);
 }

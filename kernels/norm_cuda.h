@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "kernels/cuda/stream.h"
+#include "kernels/deferred_norm_cuda.h"
 
 namespace millrace::cuda {
 
@@ -25,6 +26,12 @@ absl::Status RmsNorm(const float* x, int64_t n, int64_t d, const float* weight, 
 absl::Status RmsNormHalf(const float* x, int64_t ldx, const int32_t* row_index, int64_t n,
                          int64_t d, const float* weight, float epsilon, __half* out,
                          StreamView stream);
+
+// The first of a chain of deferred norms: `out` [n, d] as halves, `after`'s sums (one part) and
+// prescale written. `parts`, `d` and `epsilon` of `after` are set by the caller: 1, d, epsilon.
+// n <= kDeferredNormRows.
+absl::Status RmsNormDeferred(const float* x, int64_t ldx, int64_t n, const float* weight,
+                             const DeferredNorm& after, __half* out, StreamView stream);
 
 }  // namespace millrace::cuda
 

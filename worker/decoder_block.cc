@@ -48,7 +48,8 @@ absl::StatusOr<FeedForwardWeights> PlaceFeedForward(Backend& backend, const Mode
 }
 
 absl::Status ForwardAttention(Backend& backend, const LayerSpec& layer, const AttentionWeights& w,
-                              const KvView& cache, const PassBuffers& pass) {
+                              const KvView& cache, const float* next_norm,
+                              const PassBuffers& pass) {
   const int64_t q_cols = int64_t{layer.heads} * layer.head_dim;
   const int64_t kv_cols = int64_t{layer.kv_heads} * layer.head_dim;
   const FloatView qkv = Narrow(pass.qkv, q_cols + 2 * kv_cols);
@@ -56,22 +57,21 @@ absl::Status ForwardAttention(Backend& backend, const LayerSpec& layer, const At
   const Activations q = Narrow(pass.q, q_cols, pass.q.data == pass.qkv.data ? qkv.stride : q_cols);
   const Activations mixed = Narrow(pass.mixed, q_cols, q_cols);
 
-  MILLRACE_RETURN_IF_ERROR(backend.RmsNorm(pass.hidden, w.norm, pass.normed));
-  MILLRACE_RETURN_IF_ERROR(backend.Matmul(pass.normed, w.qkv, false, qkv));
-  MILLRACE_RETURN_IF_ERROR(backend.RopeAppend(qkv, layer, w.q_norm, w.k_norm, cache, q));
-  MILLRACE_RETURN_IF_ERROR(backend.Attention(q, layer, cache, mixed));
-  return backend.Matmul(mixed, w.output, true, pass.hidden);
+  MILLRACE_RETURN_IF_ERROR(backend.Matmul(pass.normed, w.qkv, qkv));
+  MILLRACE_RETURN_IF_ERROR(
+      backend.Attention(qkv, layer, w.q_norm, w.k_norm, cache, q, mixed));
+  return backend.AddMatmul(mixed, w.output, pass.hidden, next_norm, pass.normed);
 }
 
 absl::Status ForwardFeedForward(Backend& backend, const LayerSpec& layer,
-                                const FeedForwardWeights& w, const PassBuffers& pass) {
+                                const FeedForwardWeights& w, const float* next_norm,
+                                const PassBuffers& pass) {
   const FloatView gate_up = Narrow(pass.gate_up, 2 * int64_t{layer.d_ff});
   const Activations act = Narrow(
       pass.act, layer.d_ff, pass.act.data == pass.gate_up.data ? gate_up.stride : layer.d_ff);
 
-  MILLRACE_RETURN_IF_ERROR(backend.RmsNorm(pass.hidden, w.norm, pass.normed));
   MILLRACE_RETURN_IF_ERROR(backend.GatedMatmul(pass.normed, w.gate_up, gate_up, act));
-  return backend.Matmul(act, w.down, true, pass.hidden);
+  return backend.AddMatmul(act, w.down, pass.hidden, next_norm, pass.normed);
 }
 
 }  // namespace millrace

@@ -30,13 +30,17 @@ HostTensor TensorOf(const Model& model, TensorRole role, int layer = -1);
 absl::StatusOr<AttentionWeights> PlaceAttention(Backend& backend, const Model& model, int layer);
 absl::StatusOr<FeedForwardWeights> PlaceFeedForward(Backend& backend, const Model& model, int layer);
 
-// hidden += attention(norm(hidden)); appends the pass's keys and values to `cache`.
-absl::Status ForwardAttention(Backend& backend, const LayerSpec& layer, const AttentionWeights& w,
-                              const KvView& cache, const PassBuffers& pass);
+// Both take pass.normed, the norm of pass.hidden with this block's own weight, and leave there the norm
+// with `next_norm`, the next block's, where that is not null.
 
-// hidden += down(silu(gate(norm(hidden))) * up(norm(hidden))).
+// hidden += attention(normed); appends the pass's keys and values to `cache`.
+absl::Status ForwardAttention(Backend& backend, const LayerSpec& layer, const AttentionWeights& w,
+                              const KvView& cache, const float* next_norm, const PassBuffers& pass);
+
+// hidden += down(silu(gate(normed)) * up(normed)).
 absl::Status ForwardFeedForward(Backend& backend, const LayerSpec& layer,
-                                const FeedForwardWeights& w, const PassBuffers& pass);
+                                const FeedForwardWeights& w, const float* next_norm,
+                                const PassBuffers& pass);
 
 }  // namespace millrace
 

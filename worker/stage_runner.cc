@@ -26,6 +26,10 @@ struct LoadedBlock {
   std::variant<AttentionWeights, FeedForwardWeights> weights;
 };
 
+const float* NormOf(const LoadedBlock& block) {
+  return std::visit([](const auto& weights) { return weights.norm; }, block.weights);
+}
+
 class Runner : public StageRunner {
  public:
   Runner(std::shared_ptr<const Model> model, const PlacementPlan& plan, int stage,
@@ -272,14 +276,21 @@ absl::Status Runner::Begin(const Pass& pass, const HiddenStates& hidden) {
 absl::Status Runner::Forward(const Pass& pass) {
   const PassBuffers buffers = backend_->buffers();
   if (first()) MILLRACE_RETURN_IF_ERROR(backend_->Embed(buffers.hidden));
-  for (const LoadedBlock& block : blocks_) {
+  if (!blocks_.empty()) {
+    MILLRACE_RETURN_IF_ERROR(
+        backend_->RmsNorm(buffers.hidden, NormOf(blocks_[0]), buffers.normed));
+  }
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const LoadedBlock& block = blocks_[i];
+    const float* next_norm = i + 1 < blocks_.size() ? NormOf(blocks_[i + 1]) : nullptr;
     const LayerSpec& layer = model_->spec().layers[block.layer];
     if (const auto* attention = std::get_if<AttentionWeights>(&block.weights)) {
-      MILLRACE_RETURN_IF_ERROR(
-          ForwardAttention(*backend_, layer, *attention, kv_.layer(block.layer), buffers));
+      MILLRACE_RETURN_IF_ERROR(ForwardAttention(*backend_, layer, *attention,
+                                                kv_.layer(block.layer), next_norm, buffers));
     } else {
-      MILLRACE_RETURN_IF_ERROR(ForwardFeedForward(
-          *backend_, layer, std::get<FeedForwardWeights>(block.weights), buffers));
+      MILLRACE_RETURN_IF_ERROR(
+          ForwardFeedForward(*backend_, layer, std::get<FeedForwardWeights>(block.weights),
+                             next_norm, buffers));
     }
   }
   return last() ? Head(pass, 0) : absl::OkStatus();

@@ -40,8 +40,11 @@ absl::StatusOr<Row> Measure(DType dtype, int64_t rows, int64_t cols, int n,
     w.dtype = dtype;
     w.rows = rows;
     w.cols = cols;
-    return cuda::SmallMatmul(w, static_cast<const __half*>(x.data()), cols, n, nullptr, false,
-                             static_cast<float*>(y.data()), rows, stream);
+    cuda::MatmulInput in;
+    in.x = static_cast<const __half*>(x.data());
+    in.ldx = cols;
+    in.n = n;
+    return cuda::SmallMatmul(w, in, nullptr, false, static_cast<float*>(y.data()), rows, stream);
   };
   auto result = [&]() -> absl::StatusOr<std::vector<float>> {
     MILLRACE_RETURN_IF_ERROR(launch(0));

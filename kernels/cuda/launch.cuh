@@ -38,27 +38,43 @@ __device__ __forceinline__ __half SaturatedHalf(float v) {
   return __float2half_rn(v > 65504.0f ? 65504.0f : v < -65504.0f ? -65504.0f : v);
 }
 
-// Asynchronous: the status is the launch's. `shared` bytes of dynamic shared memory; above 48 KiB the
-// caller has raised the kernel's limit (cudaFuncSetAttribute). The stream's device is current.
+// How Launch starts a kernel. `shared` bytes of dynamic shared memory; above 48 KiB the caller has
+// raised the kernel's limit (cudaFuncSetAttribute). `cluster`: consecutive blocks along x that share
+// a cluster, on compute capability 9.0 and up.
+struct LaunchShape {
+  dim3 grid, block;
+  size_t shared = 0;
+  unsigned cluster = 1;
+};
+
+// Asynchronous: the status is the launch's. The stream's device is current.
 template <typename... Params, typename... Args>
-absl::Status Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared,
-                    StreamView stream, Args&&... args) {
+absl::Status Launch(void (*kernel)(Params...), const LaunchShape& shape, StreamView stream,
+                    Args&&... args) {
   int device = 0, major = 0;
   MILLRACE_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
   MILLRACE_CUDA_RETURN_IF_ERROR(
       cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-  cudaLaunchAttribute overlap{};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim = {shape.cluster, 1, 1};
   cudaLaunchConfig_t config{};
-  config.gridDim = grid;
-  config.blockDim = block;
-  config.dynamicSmemBytes = shared;
+  config.gridDim = shape.grid;
+  config.blockDim = shape.block;
+  config.dynamicSmemBytes = shape.shared;
   config.stream = stream.get();
-  config.attrs = &overlap;
-  config.numAttrs = major >= 9 ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = major < 9 ? 0 : shape.cluster > 1 ? 2 : 1;
   return MILLRACE_CUDA_STATUS(
       cudaLaunchKernelEx(&config, kernel, static_cast<Params>(std::forward<Args>(args))...));
+}
+
+template <typename... Params, typename... Args>
+absl::Status Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared,
+                    StreamView stream, Args&&... args) {
+  return Launch(kernel, LaunchShape{grid, block, shared, 1}, stream, std::forward<Args>(args)...);
 }
 
 }  // namespace millrace::cuda

@@ -84,9 +84,11 @@ class WarpCopy {
       CopyWait<0>();
     } else if (slots_ == 2) {
       CopyWait<1>();
-    } else {
-      static_assert(kMost <= 3, "one case for each number of slots");
+    } else if (slots_ == 3) {
       CopyWait<2>();
+    } else {
+      static_assert(kMost <= 4, "one case for each number of slots");
+      CopyWait<3>();
     }
     __syncwarp();
 #endif

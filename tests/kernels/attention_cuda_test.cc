@@ -213,6 +213,52 @@ class AttentionCudaTest : public DeviceTest {
     const std::vector<float> all = Widen(out);
     for (size_t i = 0; i < n * cols; ++i) ASSERT_TRUE(std::isfinite(all[i])) << i;
   }
+
+  // RopeAttentionDecode leaves the same bits as RopeAppend and AttentionDecode after it.
+  void CheckFused(DType dtype, const Shape& s, const std::vector<int>& lengths, int splits,
+                  bool norms, RopeStyle style) {
+    SCOPED_TRACE(testing::Message() << DTypeName(dtype) << " heads " << s.heads << "/" << s.kv_heads
+                                    << " dim " << s.head_dim << " splits " << splits);
+    Sequences seq(dtype, s, lengths, static_cast<uint64_t>(s.head_dim + s.heads), 1.0f);
+    const int n = static_cast<int>(lengths.size());
+    std::vector<int> slots, positions;
+    for (int i = 0; i < n; ++i) slots.push_back(i), positions.push_back(lengths[i] - 1);
+    const int64_t stride = int64_t{s.heads + 2 * s.kv_heads} * s.head_dim + 24;
+    const auto qkv = Upload(RandomFloats(static_cast<size_t>(n * stride), seq.rng));
+    const auto q_norm = Upload(RandomFloats(static_cast<size_t>(s.head_dim), seq.rng));
+    const auto k_norm = Upload(RandomFloats(static_cast<size_t>(s.head_dim), seq.rng));
+    const auto table = Upload(RandomFloats(static_cast<size_t>(n * s.head_dim), seq.rng));
+    const auto dslots = Upload(slots), dpositions = Upload(positions);
+    cuda::RopeAppendArgs args;
+    args.qkv = qkv.as();
+    args.stride = stride;
+    args.heads = s.heads;
+    if (norms) args.q_norm = q_norm.as(), args.k_norm = k_norm.as();
+    args.epsilon = 1e-5f;
+    args.table = table.as();
+    args.dims = s.head_dim;
+    args.style = style;
+    const cuda::PassRows rows{dslots.as(), dpositions.as(), n};
+    const auto partials = Upload(std::vector<uint8_t>(
+        cuda::DecodePartialBytes(n, s.heads, s.head_dim, splits).count(), 0xff));
+    const auto counters =
+        Upload(std::vector<uint8_t>(cuda::DecodeCounterBytes(n, s.heads).count(), 0));
+    const cuda::DecodeWorkspace work{partials.as<float>(), counters.as<uint32_t>()};
+    const size_t cols = static_cast<size_t>(s.heads) * s.head_dim;
+    const auto q = Poisoned<uint16_t>(n * cols), apart = Poisoned<uint16_t>(n * cols);
+    const auto together = Poisoned<uint16_t>(n * cols);
+    const DeviceCache one = UploadCache(seq.cache), other = UploadCache(seq.cache);
+    ASSERT_TRUE(cuda::RopeAppend(args, rows, q.as<__half>(), one.view, stream()).ok());
+    ASSERT_TRUE(cuda::AttentionDecode(q.as<const __half>(), s.heads, one.view, rows, 0.1f, splits,
+                                      work, apart.as<__half>(), stream())
+                    .ok());
+    ASSERT_TRUE(cuda::RopeAttentionDecode(args, other.view, rows, 0.1f, splits, work,
+                                          together.as<__half>(), stream())
+                    .ok());
+    EXPECT_EQ(Download(together), Download(apart));
+    EXPECT_EQ(Download(other.k), Download(one.k));
+    EXPECT_EQ(Download(other.v), Download(one.v));
+  }
 };
 
 const std::vector<DType> kTypes = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0};
@@ -232,6 +278,20 @@ TEST_F(AttentionCudaTest, DecodeAgreesWithReference) {
     CheckDecode(dtype, {16, 1, 128}, lengths, 12, 1.0f);  // two blocks share a KV head
     CheckDecode(dtype, {12, 1, 64}, lengths, 128, 1.0f);  // more parts than there are positions
     CheckDecode(dtype, {8, 2, 128}, lengths, 3, 40.0f);   // outliers in the keys
+  }
+}
+
+TEST_F(AttentionCudaTest, RopeAndDecodeInOneLaunch) {
+  const std::vector<int> lengths = {1, 2, 63, 64, 65, 300, 511};
+  for (DType dtype : kTypes) {
+    for (int dim : kHeadDims) {
+      if (!Fits(dtype, dim)) continue;
+      for (int group : {1, 4, 7, 8}) {
+        CheckFused(dtype, {2 * group, 2, dim}, lengths, group == 7 ? 1 : 5, group != 4,
+                   group == 8 ? RopeStyle::kInterleaved : RopeStyle::kHalfSplit);
+      }
+    }
+    CheckFused(dtype, {16, 1, 128}, lengths, 12, true, RopeStyle::kHalfSplit);
   }
 }
 

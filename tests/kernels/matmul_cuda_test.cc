@@ -5,6 +5,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/matmul.h"
 #include "kernels/matmul_cuda.h"
+#include "kernels/norm_cuda.h"
 #include "kernels/weight_tiles_cuda.h"
 #include "tests/kernels/kernel_testing.h"
 #include "tests/kernels/matmul_bound.h"
@@ -25,6 +26,14 @@ std::vector<uint16_t> ToHalf(const std::vector<float>& v) {
   std::vector<uint16_t> out;
   for (float f : v) out.push_back(FloatToHalf(f));
   return out;
+}
+
+cuda::MatmulInput InputOf(const __half* x, int64_t ldx, int n) {
+  cuda::MatmulInput in;
+  in.x = x;
+  in.ldx = ldx;
+  in.n = n;
+  return in;
 }
 
 class MatmulCudaTest : public ::testing::TestWithParam<DType> {
@@ -133,8 +142,9 @@ TEST_P(MatmulCudaTest, ProductsMatchTheReference) {
       const auto* device_x = reinterpret_cast<const __half*>(Upload(x16));
       for (bool accumulate : {false, true}) {
         float* y = Upload(before);
-        ASSERT_TRUE(cuda::SmallMatmul(tiles, device_x, ldx, n, accumulate ? nullptr : Upload(bias),
-                                      accumulate, y, ldy, stream())
+        ASSERT_TRUE(cuda::SmallMatmul(tiles, InputOf(device_x, ldx, n),
+                                      accumulate ? nullptr : Upload(bias), accumulate, y, ldy,
+                                      stream())
                         .ok());
         const std::vector<float> got = Download(y, before.size());
         std::vector<float> expected = before;
@@ -185,9 +195,10 @@ TEST_P(MatmulCudaTest, SwiGluOfTwoProducts) {
       expected.push_back(static_cast<float>(std::clamp(v, -65504.0, 65504.0)));
     }
     uint16_t* out = Upload(std::vector<uint16_t>(g.size(), 0x7e00));
-    ASSERT_TRUE(cuda::SmallMatmulSwiGlu(gate_tiles, up_tiles,
-                                        reinterpret_cast<const __half*>(Upload(x16)), cols, n,
-                                        reinterpret_cast<__half*>(out), rows, stream())
+    ASSERT_TRUE(cuda::SmallMatmulSwiGlu(
+                    gate_tiles, up_tiles,
+                    InputOf(reinterpret_cast<const __half*>(Upload(x16)), cols, n),
+                    reinterpret_cast<__half*>(out), rows, stream())
                     .ok());
     const std::vector<uint16_t> got = Download(out, g.size());
     for (size_t i = 0; i < got.size(); ++i) {
@@ -198,6 +209,78 @@ TEST_P(MatmulCudaTest, SwiGluOfTwoProducts) {
                            std::fabs(silu) * up_bounds[row] + 0x1p-10 * std::fabs(expected[i]) + 0x1p-24;
       ASSERT_NEAR(HalfToFloat(got[i]), expected[i], bound) << DTypeName(GetParam()) << " n " << n;
     }
+  }
+}
+
+// A product that leaves a deferred norm behind, and one that reads it: against norms made whole.
+TEST_P(MatmulCudaTest, NormsBetweenProducts) {
+  const bool k_type = Info(GetParam()).block_elements == 256;
+  for (const Size size : {Size{256, 512}, Size{768, 256}, Size{k_type ? 2304 : 1056, 512}}) {
+    const int64_t d = size.rows;
+    const auto first = RandomWeights(GetParam(), d, size.cols, rng_);
+    const auto second = RandomWeights(GetParam(), 48, d, rng_);
+    const WeightTiles first_tiles = Tile(GetParam(), first, d, size.cols);
+    const WeightTiles second_tiles = Tile(GetParam(), second, 48, d);
+    std::vector<float> weight = RandomFloats(static_cast<size_t>(d), rng_);
+    for (int n : {1, 2, 5, 8}) {
+      ASSERT_TRUE(cuda::NormFits(first_tiles, n));
+      std::vector<float> y = RandomFloats(static_cast<size_t>(n * d), rng_), x;
+      auto x16 = ToHalf(RandomFloats(static_cast<size_t>(n * size.cols), rng_));
+      for (uint16_t h : x16) x.push_back(HalfToFloat(h));
+      const size_t floats = static_cast<size_t>(cuda::kDeferredNormBytes / 4);
+      auto room = [&] {
+        cuda::DeferredNorm norm;
+        norm.sums = Upload(std::vector<float>(floats, std::nanf("")));
+        norm.prescale = norm.sums + cuda::kDeferredNormRows * cuda::kDeferredNormParts;
+        norm.parts = 1;
+        norm.d = d;
+        norm.epsilon = 1e-5f;
+        return norm;
+      };
+      const float* device_weight = Upload(weight);
+      float* device_y = Upload(y);
+      auto* halves = reinterpret_cast<__half*>(Upload(std::vector<uint16_t>(y.size(), 0x7e00)));
+      cuda::NextNorm next;
+      next.before = room();
+      next.after = room();
+      next.weight = device_weight;
+      next.out = halves;
+      next.ldo = d;
+      ASSERT_TRUE(cuda::RmsNormDeferred(device_y, d, n, device_weight, next.before, halves, stream()).ok());
+      const auto* device_x = reinterpret_cast<const __half*>(Upload(x16));
+      ASSERT_TRUE(cuda::SmallMatmulThenNorm(first_tiles, InputOf(device_x, size.cols, n), nullptr,
+                                            device_y, d, next, stream())
+                      .ok());
+      cuda::MatmulInput in = InputOf(halves, d, n);
+      in.norm = next.after;
+      float* device_out = Upload(std::vector<float>(static_cast<size_t>(n * 48), std::nanf("")));
+      ASSERT_TRUE(
+          cuda::SmallMatmul(second_tiles, in, nullptr, false, device_out, 48, stream()).ok());
+      const std::vector<float> got = Download(device_out, static_cast<size_t>(n * 48));
+
+      MatmulTarget target;
+      target.w = {first.data(), GetParam(), d, size.cols};
+      target.y = FloatView(y.data(), n, d);
+      target.accumulate = true;
+      MatmulReference(FloatView(x.data(), n, size.cols), target);
+      for (int r = 0; r < n; ++r) {
+        double squares = 0;
+        for (int64_t i = 0; i < d; ++i) squares += std::pow(static_cast<double>(y[static_cast<size_t>(r * d + i)]), 2);
+        const double scale = 1 / std::sqrt(squares / static_cast<double>(d) + 1e-5);
+        for (int64_t i = 0; i < d; ++i) {
+          float& v = y[static_cast<size_t>(r * d + i)];
+          v = static_cast<float>(v * scale * weight[static_cast<size_t>(i)]);
+        }
+      }
+      std::vector<float> expected(static_cast<size_t>(n * 48));
+      target = {};
+      target.w = {second.data(), GetParam(), 48, d};
+      target.y = FloatView(expected.data(), n, 48);
+      MatmulReference(FloatView(y.data(), n, d), target);
+      EXPECT_LT(RelativeError(got, expected), 5e-3)
+          << DTypeName(GetParam()) << " " << d << "x" << size.cols << " n " << n;
+    }
+    buffers_.clear();
   }
 }
 

@@ -114,15 +114,19 @@ class Backend {
   virtual absl::Status Run(absl::FunctionRef<absl::Status()> ops) = 0;
 
   virtual absl::Status Embed(FloatView out) = 0;  // the pass's tokens
-  virtual absl::Status RmsNorm(FloatView x, const float* weight, Activations out) = 0;
-  // out (+)= x * W^T + bias; a group of several matrices side by side.
-  virtual absl::Status Matmul(const Activations& x, WeightsId weights, bool accumulate,
-                              FloatView out) = 0;
-  // Head norms (where not null), rotation of q and k, k and v into the cache, q to `q`.
-  virtual absl::Status RopeAppend(FloatView qkv, const LayerSpec& layer, const float* q_norm,
-                                  const float* k_norm, const KvView& cache,
-                                  const Activations& q) = 0;
-  virtual absl::Status Attention(const Activations& q, const LayerSpec& layer, const KvView& cache,
+  // normed = RmsNorm(hidden), as the products that follow take it: a device may leave a row's scale
+  // to them.
+  virtual absl::Status RmsNorm(FloatView hidden, const float* weight,
+                               const Activations& normed) = 0;
+  // out = x * W^T + bias; a group of several matrices side by side.
+  virtual absl::Status Matmul(const Activations& x, WeightsId weights, FloatView out) = 0;
+  // hidden += x * W^T + bias. Then, where next_norm is not null, RmsNorm(hidden, next_norm, normed).
+  virtual absl::Status AddMatmul(const Activations& x, WeightsId weights, FloatView hidden,
+                                 const float* next_norm, const Activations& normed) = 0;
+  // Head norms (where not null), rotation of q and k, k and v into the cache; then out = attention.
+  // `q` is room for the queries.
+  virtual absl::Status Attention(FloatView qkv, const LayerSpec& layer, const float* q_norm,
+                                 const float* k_norm, const KvView& cache, const Activations& q,
                                  const Activations& out) = 0;
   // out = silu(x * gate^T) * (x * up^T), both in `weights`; gate_up is room for the products.
   virtual absl::Status GatedMatmul(const Activations& x, WeightsId weights, FloatView gate_up,

@@ -142,13 +142,22 @@ class CpuBackend : public Backend {
     return absl::OkStatus();
   }
 
-  absl::Status RmsNorm(FloatView x, const float* weight, Activations out) override {
-    millrace::RmsNorm(context_, x, weight, model_.norm_epsilon, View(out));
+  absl::Status RmsNorm(FloatView hidden, const float* weight, const Activations& normed) override {
+    millrace::RmsNorm(context_, hidden, weight, model_.norm_epsilon, View(normed));
     return absl::OkStatus();
   }
 
-  absl::Status Matmul(const Activations& x, WeightsId weights, bool accumulate,
-                      FloatView out) override {
+  absl::Status Matmul(const Activations& x, WeightsId weights, FloatView out) override {
+    return Multiply(x, weights, false, out);
+  }
+
+  absl::Status AddMatmul(const Activations& x, WeightsId weights, FloatView hidden,
+                         const float* next_norm, const Activations& normed) override {
+    MILLRACE_RETURN_IF_ERROR(Multiply(x, weights, true, hidden));
+    return next_norm != nullptr ? RmsNorm(hidden, next_norm, normed) : absl::OkStatus();
+  }
+
+  absl::Status Multiply(const Activations& x, WeightsId weights, bool accumulate, FloatView out) {
     std::vector<MatmulTarget> targets;
     int64_t column = 0;
     for (const Part& part : groups_[static_cast<size_t>(weights.value)]) {
@@ -159,8 +168,9 @@ class CpuBackend : public Backend {
     return absl::OkStatus();
   }
 
-  absl::Status RopeAppend(FloatView qkv, const LayerSpec& layer, const float* q_norm,
-                          const float* k_norm, const KvView& cache, const Activations&) override {
+  absl::Status Attention(FloatView qkv, const LayerSpec& layer, const float* q_norm,
+                         const float* k_norm, const KvView& cache, const Activations&,
+                         const Activations& out) override {
     const int64_t q_cols = int64_t{layer.heads} * layer.head_dim;
     const int64_t kv_cols = int64_t{layer.kv_heads} * layer.head_dim;
     const FloatView q = Columns(qkv, 0, q_cols), k = Columns(qkv, q_cols, kv_cols);
@@ -172,19 +182,14 @@ class CpuBackend : public Backend {
     Rope(context_, q, layer.head_dim, rope.dims, rope.style, At(layout_.rope));
     Rope(context_, k, layer.head_dim, rope.dims, rope.style, At(layout_.rope));
     KvAppend(context_, k, v, segments_, cache);
-    return absl::OkStatus();
-  }
-
-  absl::Status Attention(const Activations& q, const LayerSpec& layer, const KvView& cache,
-                         const Activations& out) override {
-    millrace::Attention(context_, View(q), layer.heads, cache, segments_,
+    millrace::Attention(context_, q, layer.heads, cache, segments_,
                         1.0f / std::sqrt(static_cast<float>(layer.head_dim)), View(out));
     return absl::OkStatus();
   }
 
   absl::Status GatedMatmul(const Activations& x, WeightsId weights, FloatView gate_up,
                            const Activations&) override {
-    MILLRACE_RETURN_IF_ERROR(Matmul(x, weights, false, gate_up));
+    MILLRACE_RETURN_IF_ERROR(Matmul(x, weights, gate_up));
     const int64_t d_ff = gate_up.cols / 2;
     SwiGlu(context_, Columns(gate_up, 0, d_ff), Columns(gate_up, d_ff, d_ff));
     return absl::OkStatus();
@@ -199,7 +204,7 @@ class CpuBackend : public Backend {
                         model_.norm_epsilon, FloatView(rows.row(i), 1, model_.d_model));
     }
     const FloatView logits(At(layout_.logits), count, model_.vocab);
-    MILLRACE_RETURN_IF_ERROR(Matmul(Rows(rows), head, false, logits));
+    MILLRACE_RETURN_IF_ERROR(Matmul(Rows(rows), head, logits));
     results_.clear();
     for (int i = 0; i < count; ++i) {
       results_.push_back(OutputOf(pass_->outputs[static_cast<size_t>(first + i)],

@@ -62,7 +62,8 @@ absl::StatusOr<int> HardwareIndex(const DeviceId& id) {
 }
 
 // Everything that decides which kernels a small pass runs.
-using GraphKey = std::tuple<int, int, int>;  // rows, outputs, context rounded up
+// Rows, outputs, context rounded up, whether each row is of another sequence.
+using GraphKey = std::tuple<int, int, int, bool>;
 
 class CudaBackend : public Backend {
  public:
@@ -119,15 +120,14 @@ class CudaBackend : public Backend {
     return cuda::EmbedRows(embedding_data_, embedding_.dtype, embedding_.rows(), embedding_.cols(),
                            Meta<int32_t>(meta().tokens), out.rows, out.data, stream());
   }
-  absl::Status RmsNorm(FloatView x, const float* weight, Activations out) override {
-    return cuda::RmsNormHalf(x.data, x.stride, nullptr, x.rows, x.cols, weight, model_.norm_epsilon,
-                             static_cast<__half*>(out.data), stream());
+  absl::Status RmsNorm(FloatView hidden, const float* weight, const Activations& normed) override;
+  absl::Status Matmul(const Activations& x, WeightsId weights, FloatView out) override {
+    return Multiply(x, weights, false, out);
   }
-  absl::Status Matmul(const Activations& x, WeightsId weights, bool accumulate,
-                      FloatView out) override;
-  absl::Status RopeAppend(FloatView qkv, const LayerSpec& layer, const float* q_norm,
-                          const float* k_norm, const KvView& cache, const Activations& q) override;
-  absl::Status Attention(const Activations& q, const LayerSpec& layer, const KvView& cache,
+  absl::Status AddMatmul(const Activations& x, WeightsId weights, FloatView hidden,
+                         const float* next_norm, const Activations& normed) override;
+  absl::Status Attention(FloatView qkv, const LayerSpec& layer, const float* q_norm,
+                         const float* k_norm, const KvView& cache, const Activations& q,
                          const Activations& out) override;
   absl::Status GatedMatmul(const Activations& x, WeightsId weights, FloatView gate_up,
                            const Activations& out) override;
@@ -161,6 +161,11 @@ class CudaBackend : public Backend {
 
   absl::Status MakePrefill();
   absl::Status TakeHidden(const HiddenStates& hidden);
+  cuda::MatmulInput InputOf(const Activations& x) const;
+  cuda::DeferredNorm NormRoom(int which) const;
+  absl::Status Multiply(const Activations& x, WeightsId weights, bool accumulate, FloatView out);
+  cuda::RopeAppendArgs RopeArgs(FloatView qkv, const LayerSpec& layer, const float* q_norm,
+                                const float* k_norm) const;
   absl::Status Issue(absl::FunctionRef<absl::Status()> ops);
   absl::Status Replay(const GraphKey& key, absl::FunctionRef<absl::Status()> ops);
   size_t CounterBytes(int heads) const;
@@ -192,6 +197,7 @@ class CudaBackend : public Backend {
   PassShape shape_;
   bool small_ = false;
   int context_bucket_ = 0;
+  cuda::DeferredNorm norm_;  // of the normed rows; sums null: they are whole
   bool outputs_written_ = false;  // the first outputs are in the pinned metadata already
   std::vector<bool> to_host_;
   std::map<GraphKey, std::optional<cuda::Graph>> graphs_;  // nothing: seen once, not recorded
@@ -312,7 +318,7 @@ absl::Status CudaBackend::Issue(absl::FunctionRef<absl::Status()> ops) {
 absl::Status CudaBackend::Run(absl::FunctionRef<absl::Status()> ops) {
   if (!small_) return Issue(ops);
   const GraphKey key = {shape_.rows, std::min<int>(kMaxGpuHeadRows, static_cast<int>(pass_->outputs.size())),
-                        context_bucket_};
+                        context_bucket_, shape_.one_row_each};
   return Replay(key, ops);
 }
 
@@ -332,20 +338,79 @@ absl::Status CudaBackend::Replay(const GraphKey& key, absl::FunctionRef<absl::St
   return found->second->Launch(stream());
 }
 
-absl::Status CudaBackend::Matmul(const Activations& x, WeightsId weights, bool accumulate,
-                                 FloatView out) {
-  const auto* in = static_cast<const __half*>(x.data);
+// One of the two areas that norms alternate between.
+cuda::DeferredNorm CudaBackend::NormRoom(int which) const {
+  cuda::DeferredNorm norm;
+  norm.sums = At(layout_.norms + static_cast<size_t>(which) * cuda::kDeferredNormBytes);
+  norm.prescale = norm.sums + cuda::kDeferredNormRows * cuda::kDeferredNormParts;
+  norm.d = model_.d_model;
+  norm.epsilon = model_.norm_epsilon;
+  return norm;
+}
+
+absl::Status CudaBackend::RmsNorm(FloatView hidden, const float* weight,
+                                  const Activations& normed) {
+  auto* out = static_cast<__half*>(normed.data);
+  norm_ = {};
+  if (hidden.rows > cuda::kDeferredNormRows) {
+    return cuda::RmsNormHalf(hidden.data, hidden.stride, nullptr, hidden.rows, hidden.cols, weight,
+                             model_.norm_epsilon, out, stream());
+  }
+  norm_ = NormRoom(0);
+  norm_.parts = 1;
+  return cuda::RmsNormDeferred(hidden.data, hidden.stride, hidden.rows, weight, norm_, out,
+                               stream());
+}
+
+cuda::MatmulInput CudaBackend::InputOf(const Activations& x) const {
+  cuda::MatmulInput in;
+  in.x = static_cast<const __half*>(x.data);
+  in.ldx = x.stride;
+  in.n = static_cast<int>(x.rows);
+  if (x.data == At<void>(layout_.normed)) in.norm = norm_;
+  return in;
+}
+
+absl::Status CudaBackend::Multiply(const Activations& x, WeightsId weights, bool accumulate,
+                                   FloatView out) {
   if (x.rows > kGpuSmallBatchTokens) {
-    return prefill_->Multiply(weights.value, in, x.rows, x.stride, accumulate, out.data, out.stride,
-                              stream());
+    return prefill_->Multiply(weights.value, static_cast<const __half*>(x.data), x.rows, x.stride,
+                              accumulate, out.data, out.stride, stream());
   }
   float* column = out.data;
-  for (const WeightRun& run : groups_[static_cast<size_t>(weights.value)].runs) {
+  cuda::MatmulInput in = InputOf(x);
+  const std::vector<WeightRun>& runs = groups_[static_cast<size_t>(weights.value)].runs;
+  in.leads = runs.size() > 1;
+  for (const WeightRun& run : runs) {
     MILLRACE_RETURN_IF_ERROR(
-        cuda::SmallMatmul(run.tiles, in, x.stride, static_cast<int>(x.rows), run.bias, accumulate,
-                          column, out.stride, stream()));
+        cuda::SmallMatmul(run.tiles, in, run.bias, accumulate, column, out.stride, stream()));
     column += run.tiles.rows;
+    in.leads = false;
+    in.follows = true;
   }
+  return absl::OkStatus();
+}
+
+absl::Status CudaBackend::AddMatmul(const Activations& x, WeightsId weights, FloatView hidden,
+                                    const float* next_norm, const Activations& normed) {
+  const PlacedGroup& group = groups_[static_cast<size_t>(weights.value)];
+  const WeightRun& run = group.runs[0];
+  const int rows = static_cast<int>(x.rows);
+  const bool deferred = next_norm != nullptr && norm_.sums != nullptr && group.runs.size() == 1 &&
+                        rows <= kGpuSmallBatchTokens && cuda::NormFits(run.tiles, rows);
+  if (!deferred) {
+    MILLRACE_RETURN_IF_ERROR(Multiply(x, weights, true, hidden));
+    return next_norm != nullptr ? RmsNorm(hidden, next_norm, normed) : absl::OkStatus();
+  }
+  cuda::NextNorm next;
+  next.before = norm_;
+  next.weight = next_norm;
+  next.out = static_cast<__half*>(normed.data);
+  next.ldo = normed.stride;
+  next.after = NormRoom(norm_.sums == NormRoom(0).sums ? 1 : 0);
+  MILLRACE_RETURN_IF_ERROR(cuda::SmallMatmulThenNorm(run.tiles, InputOf(x), run.bias, hidden.data,
+                                                     hidden.stride, next, stream()));
+  norm_ = next.after;
   return absl::OkStatus();
 }
 
@@ -362,8 +427,7 @@ absl::Status CudaBackend::GatedMatmul(const Activations& x, WeightsId weights, F
       up.rows = group.part_rows[1];
       up.data += TiledBytes(gate.dtype, gate.rows, gate.cols).count();
     }
-    return cuda::SmallMatmulSwiGlu(gate, up, static_cast<const __half*>(x.data), x.stride,
-                                   static_cast<int>(x.rows), to, out.stride, stream());
+    return cuda::SmallMatmulSwiGlu(gate, up, InputOf(x), to, out.stride, stream());
   }
   const int64_t d_ff = group.part_rows[0];
   if (x.rows > kGpuSmallBatchTokens && d_ff % 8 == 0) {
@@ -373,13 +437,12 @@ absl::Status CudaBackend::GatedMatmul(const Activations& x, WeightsId weights, F
                                                       x.stride, halves, 2 * d_ff, stream()));
     return cuda::SwiGluOfHalves(halves, 2 * d_ff, x.rows, d_ff, to, stream());
   }
-  MILLRACE_RETURN_IF_ERROR(Matmul(x, weights, false, gate_up));
+  MILLRACE_RETURN_IF_ERROR(Matmul(x, weights, gate_up));
   return cuda::SwiGluHalf(gate_up.data, gate_up.stride, x.rows, d_ff, to, stream());
 }
 
-absl::Status CudaBackend::RopeAppend(FloatView qkv, const LayerSpec& layer, const float* q_norm,
-                                     const float* k_norm, const KvView& cache,
-                                     const Activations& q) {
+cuda::RopeAppendArgs CudaBackend::RopeArgs(FloatView qkv, const LayerSpec& layer,
+                                           const float* q_norm, const float* k_norm) const {
   cuda::RopeAppendArgs args;
   args.qkv = qkv.data;
   args.stride = qkv.stride;
@@ -390,7 +453,7 @@ absl::Status CudaBackend::RopeAppend(FloatView qkv, const LayerSpec& layer, cons
   args.table = At(layout_.rope);
   args.dims = model_.rope.dims;
   args.style = model_.rope.style;
-  return cuda::RopeAppend(args, rows(), static_cast<__half*>(q.data), cache, stream());
+  return args;
 }
 
 // The attention workspace's first bytes: zero between launches.
@@ -410,24 +473,30 @@ int CudaBackend::Splits(int kv_heads, int heads, int head_dim) const {
   return splits;
 }
 
-absl::Status CudaBackend::Attention(const Activations& q, const LayerSpec& layer,
-                                    const KvView& cache, const Activations& out) {
-  const auto* in = static_cast<const __half*>(q.data);
+absl::Status CudaBackend::Attention(FloatView qkv, const LayerSpec& layer, const float* q_norm,
+                                    const float* k_norm, const KvView& cache, const Activations& q,
+                                    const Activations& out) {
+  const cuda::RopeAppendArgs rope = RopeArgs(qkv, layer, q_norm, k_norm);
+  auto* queries = static_cast<__half*>(q.data);
   auto* to = static_cast<__half*>(out.data);
   const float scale = 1.0f / std::sqrt(static_cast<float>(layer.head_dim));
+  cuda::DecodeWorkspace workspace;
+  workspace.counters = At<uint32_t>(layout_.attention);
+  workspace.partials = At(layout_.attention + CounterBytes(layer.heads));
+  const int splits = Splits(layer.kv_heads, layer.heads, layer.head_dim);
+  if (shape_.tiles == 0 && shape_.one_row_each) {
+    return cuda::RopeAttentionDecode(rope, cache, rows(), scale, splits, workspace, to, stream());
+  }
+  MILLRACE_RETURN_IF_ERROR(cuda::RopeAppend(rope, rows(), queries, cache, stream()));
   if (shape_.tiles > 0) {
     MILLRACE_RETURN_IF_ERROR(cuda::AttentionPrefill(
-        in, layer.heads, cache, Meta<cuda::AttentionTile>(meta().tiles), shape_.tiles, scale, to,
-        stream()));
+        queries, layer.heads, cache, Meta<cuda::AttentionTile>(meta().tiles), shape_.tiles, scale,
+        to, stream()));
   }
   if (shape_.single_rows == 0) return absl::OkStatus();
   const cuda::PassRows single = {Meta<int>(meta().slots), Meta<int>(meta().single_positions),
                                  shape_.single_rows};
-  const int splits = Splits(layer.kv_heads, layer.heads, layer.head_dim);
-  cuda::DecodeWorkspace workspace;
-  workspace.counters = At<uint32_t>(layout_.attention);
-  workspace.partials = At(layout_.attention + CounterBytes(layer.heads));
-  return cuda::AttentionDecode(in, layer.heads, cache, single, scale, splits, workspace, to,
+  return cuda::AttentionDecode(queries, layer.heads, cache, single, scale, splits, workspace, to,
                                stream());
 }
 
@@ -443,7 +512,7 @@ absl::Status CudaBackend::Head(const float* norm, WeightsId head, int first, int
       At(layout_.hidden), model_.d_model, Meta<int32_t>(meta().output_rows), count, model_.d_model,
       norm, model_.norm_epsilon, static_cast<__half*>(rows.data), stream()));
   MILLRACE_RETURN_IF_ERROR(
-      Matmul(rows, head, false, FloatView(At(layout_.logits), count, model_.vocab)));
+      Matmul(rows, head, FloatView(At(layout_.logits), count, model_.vocab)));
   auto* results = At<cuda::SampleResult>(layout_.sampling);
   void* workspace = At<void>(layout_.sampling + kMaxGpuHeadRows * sizeof(cuda::SampleResult));
   MILLRACE_RETURN_IF_ERROR(cuda::SampleRows(

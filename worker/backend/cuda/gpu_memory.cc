@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/deferred_norm_cuda.h"
 #include "proto/device_layout.h"
 #include "worker/activation_arena.h"
 
@@ -64,6 +65,7 @@ GpuActivationLayout LayOutGpuActivations(const ModelSpec& model, int max_pass_to
   Bump bump(0);
   out.hidden = bump.Take(n * d * kF32);
   out.normed = bump.Take(n * d * kF16);
+  out.norms = bump.Take(2 * static_cast<size_t>(cuda::kDeferredNormBytes));
   out.rope = bump.Take(n * static_cast<size_t>(model.rope.dims) * kF32);
   Bump attention(bump.end()), feed_forward(bump.end());
   out.qkv = attention.Take(n * widths.qkv * kF32);

@@ -22,6 +22,7 @@ inline constexpr int kMaxGpuHeadRows = 64;
 struct GpuActivationLayout {
   size_t hidden = 0;   // [n, d_model] f32: the residual stream
   size_t normed = 0;   // [n, d_model] f16
+  size_t norms = 0;    // two deferred norms (kernels/deferred_norm_cuda.h)
   size_t rope = 0;     // [n, dims / 2, 2] f32
   size_t qkv = 0;      // [n, (heads + 2 kv_heads) * head_dim] f32
   size_t q = 0;        // [n, heads * head_dim] f16

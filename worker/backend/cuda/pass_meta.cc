@@ -46,6 +46,7 @@ PassShape WriteRows(const Pass& pass, absl::Span<const AttentionSegment> segment
   for (const AttentionSegment& s : segments) {
     const bool together = shape.rows > kGpuSmallBatchTokens && s.rows >= kLeastTiledRows;
     if (together) tiled.push_back(s);
+    if (s.rows > 1) shape.one_row_each = false;
     for (int64_t r = s.first_row; r < s.first_row + s.rows; ++r) {
       slots[r] = s.slot;
       single[r] = together ? -1 : positions[static_cast<size_t>(r)];

@@ -40,6 +40,7 @@ struct PassShape {
   int rows = 0;
   int single_rows = 0;  // rows [0, single_rows) may attend one by one; 0: none does
   int tiles = 0;        // of rows that attend together
+  bool one_row_each = true;  // no segment has more rows than one
   int max_context = 0;  // tokens that a single row attends to, at most
 };
 
