@@ -158,12 +158,12 @@ class CudaBackend : public Backend {
   absl::StatusOr<WeightLease> Bring(int group, cuda::StreamView reader) {
     return streamed_.Bring(group, reader, groups_[static_cast<size_t>(group)]);
   }
+  absl::Status TakeHidden(const HiddenStates& hidden);
   cuda::MatmulInput InputOf(const Activations& x) const;
   cuda::DeferredNorm NormRoom(int which) const;
   absl::Status Multiply(const Activations& x, WeightsId weights, bool accumulate, FloatView out);
   cuda::RopeAppendArgs RopeArgs(FloatView qkv, const LayerSpec& layer, const float* q_norm,
                                 const float* k_norm) const;
-  absl::Status TakeHidden(const HiddenStates& hidden);
   absl::Status Issue(absl::FunctionRef<absl::Status()> ops);
   absl::Status Replay(const GraphKey& key, absl::FunctionRef<absl::Status()> ops);
   size_t CounterBytes(int heads) const;

@@ -14,6 +14,7 @@ constexpr size_t kF16 = 2, kF32 = 4;  // bytes
 constexpr size_t kMiB = size_t{1} << 20;
 constexpr size_t kCublasWorkspace = 32 * kMiB;
 constexpr size_t kAttentionWorkspace = 64 * kMiB;
+constexpr size_t kMostDequantized = 256 * kMiB;
 constexpr size_t kLeastMeta = kMiB;
 // Token, position, slot, output row and copies for the host: generous. Per slot: its segment.
 constexpr size_t kMetaPerToken = 32, kMetaPerSlot = 64;
@@ -74,7 +75,9 @@ GpuActivationLayout LayOutGpuActivations(const ModelSpec& model, int max_pass_to
   out.gate_up = feed_forward.Take(n * 2 * widths.ff * kF32);
   out.act = feed_forward.Take(n * widths.ff * kF16);
   bump = Bump(std::max(attention.end(), feed_forward.end()));
-  if (max_pass_tokens > kGpuSmallBatchTokens) out.dequantized_bytes = widths.fused_matrix * kF16;
+  if (max_pass_tokens > kGpuSmallBatchTokens) {
+    out.dequantized_bytes = std::min(widths.fused_matrix * kF16, kMostDequantized);
+  }
   for (size_t& buffer : out.dequantized) buffer = bump.Take(out.dequantized_bytes);
   out.cublas_bytes = kCublasWorkspace;
   out.cublas = bump.Take(out.cublas_bytes);

@@ -29,8 +29,9 @@ struct GpuActivationLayout {
   size_t mixed = 0;    // [n, heads * head_dim] f16: attention's output
   size_t gate_up = 0;  // [n, 2 d_ff] f32
   size_t act = 0;      // [n, d_ff] f16
-  // Two buffers, each for the largest fused matrix as f16; none where n <= kGpuSmallBatchTokens. The
-  // head is not among them: its at most kMaxGpuHeadRows rows never dequantise.
+  // Two buffers, each for the largest fused matrix as f16 or 256 MiB of it; none where n <=
+  // kGpuSmallBatchTokens. The head is not among them: its at most kMaxGpuHeadRows rows never
+  // dequantise.
   size_t dequantized[2] = {0, 0};
   size_t dequantized_bytes = 0;  // of each
   size_t cublas = 0, cublas_bytes = 0;        // workspace of the matrix library

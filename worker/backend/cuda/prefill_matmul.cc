@@ -1,5 +1,6 @@
 #include "worker/backend/cuda/prefill_matmul.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "kernels/elementwise_cuda.h"
@@ -24,57 +25,76 @@ absl::StatusOr<PrefillMatmul> PrefillMatmul::Create(int device, cuda::GemmEngine
   return out;
 }
 
-void PrefillMatmul::Expect(std::vector<int> order) {
-  order_ = std::move(order);
+void PrefillMatmul::Cut(int index) {
+  const PlacedGroup& group = (*groups_)[static_cast<size_t>(index)];
+  const int64_t most = capacity_ / group.cols / kTileRows * kTileRows;
+  MILLRACE_CHECK(most > 0);
+  const size_t first = pieces_.size();
+  int64_t column = 0;
+  for (size_t r = 0; r < group.runs.size(); ++r) {
+    const int64_t rows = group.runs[r].tiles.rows;
+    // Equal pieces, rather than a small last one.
+    const int64_t count = (rows + most - 1) / most;
+    const int64_t step = ((rows + count - 1) / count + kTileRows - 1) / kTileRows * kTileRows;
+    for (int64_t row = 0; row < rows; row += step) {
+      pieces_.push_back({index, r, row, std::min(step, rows - row), column + row, false, false});
+    }
+    column += rows;
+  }
+  pieces_[first].begins = true;
+  pieces_.back().ends = true;
+}
+
+void PrefillMatmul::Expect(absl::Span<const int> order) {
+  pieces_.clear();
+  lease_ = WeightLease();
   next_ = 0;
+  for (int group : order) Cut(group);
   for (Buffer& buffer : buffers_) buffer.at = -1;
 }
 
 absl::Status PrefillMatmul::Prepare(size_t at) {
   Buffer& buffer = buffers_[at % 2];
   if (buffer.at == static_cast<int64_t>(at)) return absl::OkStatus();
-  const int index = order_[at];
+  const Piece& piece = pieces_[at];
   MILLRACE_RETURN_IF_ERROR(buffer.free.Block(side_.view()));
-  MILLRACE_ASSIGN_OR_RETURN(const WeightLease in_use, bring_(index, side_.view()));
-  const PlacedGroup& group = (*groups_)[static_cast<size_t>(index)];
-  __half* to = buffer.data;
-  for (const WeightRun& run : group.runs) {
-    MILLRACE_RETURN_IF_ERROR(cuda::DequantizeTiles(run.tiles, to, group.cols, side_.view()));
-    to += run.tiles.rows * group.cols;
+  if (piece.begins) {
+    MILLRACE_ASSIGN_OR_RETURN(lease_, bring_(piece.group, side_.view()));
   }
+  const PlacedGroup& group = (*groups_)[static_cast<size_t>(piece.group)];
+  WeightTiles tiles = group.runs[piece.run].tiles;
+  tiles.data += TiledBytes(tiles.dtype, piece.first_row, tiles.cols).count();
+  tiles.rows = piece.rows;
+  MILLRACE_RETURN_IF_ERROR(cuda::DequantizeTiles(tiles, buffer.data, group.cols, side_.view()));
+  if (piece.ends) MILLRACE_RETURN_IF_ERROR(lease_.Release());
   buffer.at = static_cast<int64_t>(at);
   return buffer.ready.Record(side_.view());
 }
 
-absl::Status PrefillMatmul::ForRuns(
+absl::Status PrefillMatmul::ForPieces(
     int index, cuda::StreamView stream,
     absl::FunctionRef<absl::Status(const __half*, int64_t, float, int64_t)> product) {
-  const PlacedGroup& group = (*groups_)[static_cast<size_t>(index)];
-  MILLRACE_CHECK(group.rows * group.cols <= capacity_);
-  MILLRACE_CHECK(next_ < order_.size() && order_[next_] == index);
-  const size_t at = next_++;
-  MILLRACE_RETURN_IF_ERROR(Prepare(at));
-  Buffer& buffer = buffers_[at % 2];
-  MILLRACE_RETURN_IF_ERROR(buffer.ready.Block(stream));
-  int64_t row = 0;
-  for (size_t i = 0; i < group.runs.size();) {
-    int64_t rows = 0;
-    const float multiplier = group.runs[i].tiles.multiplier;
-    while (i < group.runs.size() && group.runs[i].tiles.multiplier == multiplier) {
-      rows += group.runs[i++].tiles.rows;
-    }
-    MILLRACE_RETURN_IF_ERROR(product(buffer.data + row * group.cols, rows, multiplier, row));
-    row += rows;
+  MILLRACE_CHECK(next_ < pieces_.size() && pieces_[next_].group == index && pieces_[next_].begins);
+  for (bool last = false; !last; ++next_) {
+    const Piece& piece = pieces_[next_];
+    last = piece.ends;
+    MILLRACE_RETURN_IF_ERROR(Prepare(next_));
+    Buffer& buffer = buffers_[next_ % 2];
+    MILLRACE_RETURN_IF_ERROR(buffer.ready.Block(stream));
+    const PlacedGroup& group = (*groups_)[static_cast<size_t>(index)];
+    MILLRACE_RETURN_IF_ERROR(product(buffer.data, piece.rows,
+                                     group.runs[piece.run].tiles.multiplier, piece.column));
+    MILLRACE_RETURN_IF_ERROR(buffer.free.Record(stream));
+    if (next_ + 1 < pieces_.size()) MILLRACE_RETURN_IF_ERROR(Prepare(next_ + 1));
   }
-  MILLRACE_RETURN_IF_ERROR(buffer.free.Record(stream));
-  return at + 1 < order_.size() ? Prepare(at + 1) : absl::OkStatus();
+  return absl::OkStatus();
 }
 
 absl::Status PrefillMatmul::Multiply(int index, const __half* x, int64_t n, int64_t ldx,
                                      bool accumulate, float* out, int64_t ldo,
                                      cuda::StreamView stream) {
   const PlacedGroup& group = (*groups_)[static_cast<size_t>(index)];
-  MILLRACE_RETURN_IF_ERROR(ForRuns(
+  MILLRACE_RETURN_IF_ERROR(ForPieces(
       index, stream, [&](const __half* w, int64_t rows, float multiplier, int64_t row) {
         return engine_.Gemm(x, n, group.cols, ldx, w, rows, group.cols, multiplier, out + row, ldo,
                             accumulate, stream);
@@ -91,7 +111,7 @@ absl::Status PrefillMatmul::Multiply(int index, const __half* x, int64_t n, int6
 absl::Status PrefillMatmul::MultiplyToHalf(int index, const __half* x, int64_t n, int64_t ldx,
                                            __half* out, int64_t ldo, cuda::StreamView stream) {
   const PlacedGroup& group = (*groups_)[static_cast<size_t>(index)];
-  return ForRuns(index, stream,
+  return ForPieces(index, stream,
                  [&](const __half* w, int64_t rows, float multiplier, int64_t row) {
                    return engine_.GemmHalf(x, n, group.cols, ldx, w, rows, group.cols, multiplier,
                                            out + row, ldo, stream);

@@ -23,15 +23,15 @@ class PrefillMatmul {
   // Makes a group's weights readable on a stream from here on, until what is returned dies.
   using Bring = std::function<absl::StatusOr<WeightLease>(int group, cuda::StreamView stream)>;
 
-  // `buffers`: of `capacity` values each; groups that are larger must not be multiplied here.
-  // `groups` outlives this.
+  // `buffers`: of `capacity` values each, at least 16 rows of any group; larger groups are multiplied
+  // some rows at a time. `groups` outlives this.
   static absl::StatusOr<PrefillMatmul> Create(int device, cuda::GemmEngine engine,
                                               std::array<__half*, 2> buffers, size_t capacity,
                                               const std::vector<PlacedGroup>* groups, Bring bring);
 
   // Of the pass begun: the groups that will be multiplied here, in order. While one is, the next is
   // dequantised.
-  void Expect(std::vector<int> order);
+  void Expect(absl::Span<const int> order);
 
   // out[n, group.rows] f32 (+)= x[n, group.cols] * W^T + biases.
   absl::Status Multiply(int index, const __half* x, int64_t n, int64_t ldx, bool accumulate,
@@ -43,7 +43,7 @@ class PrefillMatmul {
  private:
   struct Buffer {
     __half* data = nullptr;
-    int64_t at = -1;    // place in the order of the group whose weights are (being) put there
+    int64_t at = -1;    // the piece that is (being) put there
     cuda::Event ready;  // they are there
     cuda::Event free;   // the last product that read them is done
   };
@@ -51,11 +51,20 @@ class PrefillMatmul {
                 Bring bring)
       : engine_(std::move(engine)), side_(std::move(side)), groups_(groups),
         bring_(std::move(bring)) {}
-  // Queues the weights of group order_[at] into the buffer that `at` uses.
+  // Rows of one run, as many as a buffer holds.
+  struct Piece {
+    int group = 0;
+    size_t run = 0;
+    int64_t first_row = 0, rows = 0;  // of the run
+    int64_t column = 0;               // of the group's first result that comes from it
+    bool begins = false, ends = false;  // its group
+  };
+  void Cut(int group);
+  // Queues the weights of pieces_[at] into the buffer that `at` uses.
   absl::Status Prepare(size_t at);
-  // Calls `product` (weights, rows, multiplier, first row) for each run of rows with one multiplier,
-  // between waiting for the weights and releasing them.
-  absl::Status ForRuns(
+  // Calls `product` (weights, rows, multiplier, first row) for the pieces of the group, between
+  // waiting for the weights and releasing them.
+  absl::Status ForPieces(
       int index, cuda::StreamView stream,
       absl::FunctionRef<absl::Status(const __half*, int64_t, float, int64_t)> product);
 
@@ -64,8 +73,9 @@ class PrefillMatmul {
   const std::vector<PlacedGroup>* groups_;
   Bring bring_;
   std::vector<Buffer> buffers_;
-  std::vector<int> order_;
-  size_t next_ = 0;  // place in the order
+  std::vector<Piece> pieces_;  // of the pass, in order
+  size_t next_ = 0;            // piece to multiply
+  WeightLease lease_;          // of the group whose pieces are being prepared
   int64_t capacity_ = 0;
 };
 

@@ -22,7 +22,7 @@ Bytes RawBytes(absl::Span<const HostTensor> matrices) {
 CudaStreamOptions OptionsFor(Bytes staging, Bytes widest_strip) {
   CudaStreamOptions options;
   options.stages = kStreamChunks;
-  while (options.stages > 1 && staging / options.stages < widest_strip) options.stages /= 2;
+  while (options.stages > 1 && staging < widest_strip * options.stages) options.stages /= 2;
   options.chunk_bytes = Bytes(staging.count() / options.stages / 256 * 256);
   return options;
 }
