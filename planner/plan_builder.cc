@@ -16,7 +16,8 @@ namespace {
 std::string PrecisionOf(const ModelSpec& model, const Block& block) {
   std::set<std::string> types;
   for (int t : block.tensors) {
-    if (model.tensors[t].shape.size() == 2) types.insert(std::string(DTypeName(model.tensors[t].dtype)));
+    if (model.tensors[t].shape.size() == 2)
+      types.insert(std::string(DTypeName(model.tensors[t].dtype)));
   }
   return absl::StrJoin(types, " ");
 }
@@ -40,8 +41,9 @@ StageOffload OffloadOf(const PlacementProblem& problem, const MemoryBudget& memo
   offload.host_home = table.HostHomes(choice);
   if (offload.host_home.empty()) return offload;
   offload.ring = table.Option(choice.device, choice.first, choice.end).ring;
-  const StageView view = {problem, memory, cost, table.Host(choice.device),
-                          table.Device(choice.device), choice.first, choice.end};
+  const StageView view = {
+      problem,      memory,    cost, table.Host(choice.device), table.Device(choice.device),
+      choice.first, choice.end};
   offload.route_max_tokens = ChooseRoutes(view, offload.host_home, offload.ring);
   if (!AnyStreams(problem, memory, choice, offload)) offload.ring = Bytes(0);
   return offload;
@@ -69,8 +71,8 @@ void AddStage(const PlacementProblem& problem, const MemoryBudget& memory, const
   const HostSpec& host = table.Host(choice.device);
   const DeviceSpec& device = table.Device(choice.device);
   const StageOffload offload = OffloadOf(problem, memory, cost, table, choice);
-  plan.stages.push_back({host.worker, device.id, device.kind, host.address, choice.first,
-                         choice.end, offload.ring});
+  plan.stages.push_back(
+      {host.worker, device.id, device.kind, host.address, choice.first, choice.end, offload.ring});
   AddBlocks(problem, memory, device.kind, choice, offload, plan);
   const StageNeeds needs = memory.Needs(device, choice.first, choice.end, offload);
   auto add = [&](const std::string& where, Purpose purpose, Bytes bytes) {
