@@ -1,5 +1,5 @@
-// Predicted time of blocks, each on the resource that computes it: weights read once per pass at the
-// memory's bandwidth, or the multiply-adds of its rows, whichever is longer.
+// Predicted time of blocks, each on the resource that computes it: weights read once per pass at
+// the memory's bandwidth, or the multiply-adds of its rows, whichever is longer.
 #ifndef MILLRACE_PLANNER_COST_MODEL_H_
 #define MILLRACE_PLANNER_COST_MODEL_H_
 
@@ -10,8 +10,8 @@
 namespace millrace {
 
 // Decode on a GPU: the share of its measured read bandwidth that the matrix kernels reach, and what
-// a half layer costs beside its bytes (launches, norms, the attention's latency). Defaults from first
-// measurements, to be replaced by figures of the probe.
+// a half layer costs beside its bytes (launches, norms, the attention's latency). Defaults from
+// first measurements, to be replaced by figures of the probe.
 inline constexpr double kGpuDecodeEfficiency = 0.75;
 inline constexpr double kGpuHalfLayerSeconds = 6e-6;
 

@@ -13,11 +13,11 @@ struct Bounds {
 Bounds At(const FluidPass& p, const HostRates& rates, double share) {
   const double streamed = p.streamed_bytes + share * p.ff_bytes;
   const double rate = streamed > 0 ? rates.cpu_shared : rates.cpu_alone;
-  const double cpu = (1 - share) * (std::max(p.ff_bytes / rate, p.ff_compute_seconds) +
-                                    p.ff_hop_seconds);
+  const double cpu =
+      (1 - share) * (std::max(p.ff_bytes / rate, p.ff_compute_seconds) + p.ff_hop_seconds);
   const double device = p.device_seconds - (1 - share) * p.ff_device_seconds;
-  return {device + cpu, streamed > 0 ? cpu + (streamed - cpu * rates.copy_shared) / rates.copy_alone
-                                     : 0};
+  return {device + cpu,
+          streamed > 0 ? cpu + (streamed - cpu * rates.copy_shared) / rates.copy_alone : 0};
 }
 
 }  // namespace
@@ -34,7 +34,8 @@ HostSplit BestHostSplit(const FluidPass& pass, const HostRates& rates, RoutePoli
     const HostSplit other = split_at(share);
     if (other.seconds < best.seconds) best = other;
   };
-  // The lines through a share of nearly nothing and through all; at exactly nothing the CPU is faster.
+  // The lines through a share of nearly nothing and through all; at exactly nothing the CPU is
+  // faster.
   constexpr double kLeast = 1e-9;
   const Bounds low = At(pass, rates, kLeast), high = At(pass, rates, 1);
   const double gap_low = low.serial - low.copies, gap_high = high.serial - high.copies;

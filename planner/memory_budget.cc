@@ -55,8 +55,7 @@ MemoryBudget::MemoryBudget(const PlacementProblem& problem)
     streamed_.push_back(SizesOf(problem.model, b));
   }
   if (problem.model.tied_output) {
-    tied_bytes_ =
-        problem.model.tensors[problem.model.FindTensor(TensorRole::kTokenEmbedding)].size;
+    tied_bytes_ = problem.model.tensors[problem.model.FindTensor(TensorRole::kTokenEmbedding)].size;
   }
 }
 
@@ -116,8 +115,7 @@ StageNeeds MemoryBudget::Needs(const DeviceSpec& device, int first, int end,
   needs.activations = Activations(device.kind, first, end);
   needs.overhead = device.overhead;
   if (gpu) {
-    for (Bytes* purpose :
-         {&needs.weights, &needs.kv, &needs.activations, &needs.stream_ring}) {
+    for (Bytes* purpose : {&needs.weights, &needs.kv, &needs.activations, &needs.stream_ring}) {
       *purpose = RoundUp(*purpose, kDeviceGrain);
     }
   }

@@ -12,7 +12,7 @@ namespace millrace {
 // Bytes of one stage by purpose. `device` is on the stage's device; `host` is host memory beside a
 // GPU (zero on a CPU, whose memory is the host's).
 struct StageNeeds {
-  Bytes weights;        // on the device
+  Bytes weights;  // on the device
   Bytes kv;
   Bytes activations;
   Bytes overhead;
@@ -24,7 +24,8 @@ struct StageNeeds {
   Bytes host_total() const { return host_weights + host_activations; }
 };
 
-// Homes and routes of the blocks of a GPU stage, by block of the run; both empty: all on the device.
+// Homes and routes of the blocks of a GPU stage, by block of the run; both empty: all on the
+// device.
 struct StageOffload {
   std::vector<bool> host_home;
   std::vector<int> route_max_tokens;  // 0 where not host-homed
@@ -48,12 +49,11 @@ class MemoryBudget {
   int size() const { return static_cast<int>(blocks_.size()); }
 
   // Blocks [first, end) on `device`. On a GPU each purpose is rounded up to kDeviceGrain.
-  StageNeeds Needs(const DeviceSpec& device, int first, int end,
-                   const StageOffload& offload) const;
+  StageNeeds Needs(const DeviceSpec& device, int first, int end, const StageOffload& offload) const;
 
-  // Weights of block b where they are homed, within a stage of that kind which begins at `first`. In
-  // host memory: as in the file, and a tied output beside the embedding costs only its norm. On a
-  // GPU: as laid out there (proto/device_layout.h); nothing is shared, for table and head have
+  // Weights of block b where they are homed, within a stage of that kind which begins at `first`.
+  // In host memory: as in the file, and a tied output beside the embedding costs only its norm. On
+  // a GPU: as laid out there (proto/device_layout.h); nothing is shared, for table and head have
   // different layouts.
   Bytes BlockWeights(DeviceKind kind, int block, int first,
                      const std::vector<bool>& host_home) const;

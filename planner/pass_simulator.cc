@@ -85,9 +85,8 @@ class Simulation {
   // Seconds of the CPU's whole part at the present rates.
   double CpuSeconds() const {
     const double rate = copying_ ? rates_.cpu_shared : rates_.cpu_alone;
-    const double read = step().cpu_bytes > Bytes(0)
-                            ? static_cast<double>(step().cpu_bytes.count()) / rate
-                            : 0;
+    const double read =
+        step().cpu_bytes > Bytes(0) ? static_cast<double>(step().cpu_bytes.count()) / rate : 0;
     return std::max(read, step().cpu_compute_seconds);
   }
 
@@ -156,7 +155,8 @@ HostRates ShareHostMemory(Bandwidth link, Bandwidth dram) {
   rates.cpu_alone = std::max(kUnknown, dram.bytes_per_second());
   const double together = rates.cpu_alone * kDramTogether;
   rates.copy_alone = std::min(std::max(kUnknown, link.bytes_per_second()), together);
-  rates.copy_shared = std::min(rates.copy_alone, std::max(together / 2, together - rates.cpu_alone));
+  rates.copy_shared =
+      std::min(rates.copy_alone, std::max(together / 2, together - rates.cpu_alone));
   rates.cpu_shared = std::min(rates.cpu_alone, together - rates.copy_shared);
   return rates;
 }

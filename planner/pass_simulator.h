@@ -1,8 +1,8 @@
-// SimulatePasses: the passes of one stage as events on three resources, in the runtime's order. A pass
-// is a list of steps, one after the other: on the GPU, or on the CPU while the GPU waits. Beside them
-// the copy engine walks the streamed groups cyclically, ahead of the passes and across them, as far as
-// the ring has room. CPU and copies share what the host's memory gives. Deterministic; fluid rates
-// between events, no chunks: what a chunk's latency adds is below 1%.
+// SimulatePasses: the passes of one stage as events on three resources, in the runtime's order. A
+// pass is a list of steps, one after the other: on the GPU, or on the CPU while the GPU waits.
+// Beside them the copy engine walks the streamed groups cyclically, ahead of the passes and across
+// them, as far as the ring has room. CPU and copies share what the host's memory gives.
+// Deterministic; fluid rates between events, no chunks: what a chunk's latency adds is below 1%.
 #ifndef MILLRACE_PLANNER_PASS_SIMULATOR_H_
 #define MILLRACE_PLANNER_PASS_SIMULATOR_H_
 
@@ -12,18 +12,19 @@
 
 namespace millrace {
 
-// What host memory gives the CPU and the copies together, over what it gives the CPU alone. Measured
-// on the reference machine (H200): 101 + 47 GB/s where 16 threads alone read 125.
+// What host memory gives the CPU and the copies together, over what it gives the CPU alone.
+// Measured on the reference machine (H200): 101 + 47 GB/s where 16 threads alone read 125.
 inline constexpr double kDramTogether = 1.19;
 
-// Rates of copies and CPU, bytes per second, alone and both at once: each gets what it can take, and
-// where host memory gives less than both ask for, neither less than half of that (max-min fair).
+// Rates of copies and CPU, bytes per second, alone and both at once: each gets what it can take,
+// and where host memory gives less than both ask for, neither less than half of that (max-min
+// fair).
 struct HostRates {
   double copy_alone = 0, copy_shared = 0;
   double cpu_alone = 0, cpu_shared = 0;
 };
-// `link`: host to device, alone; `dram`: read by the CPU, alone. A rate that was never measured (zero)
-// counts as 1 MB/s: such a plan is possible, and never preferred.
+// `link`: host to device, alone; `dram`: read by the CPU, alone. A rate that was never measured
+// (zero) counts as 1 MB/s: such a plan is possible, and never preferred.
 HostRates ShareHostMemory(Bandwidth link, Bandwidth dram);
 
 struct PassStep {

@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "planner/prediction.h"
 #include "planner/route_choice.h"
@@ -45,8 +46,9 @@ StageOffload OffloadOf(const PlacementProblem& problem, const MemoryBudget& memo
   offload.host_home = table.HostHomes(choice);
   if (offload.host_home.empty()) return offload;
   offload.ring = table.Option(choice.device, choice.first, choice.end).ring;
-  const StageView view = {problem, memory, cost, table.Host(choice.device),
-                          table.Device(choice.device), choice.first, choice.end};
+  const StageView view = {
+      problem,      memory,    cost, table.Host(choice.device), table.Device(choice.device),
+      choice.first, choice.end};
   offload.route_max_tokens = ChooseRoutes(view, offload.host_home, offload.ring);
   if (!AnyStreams(problem, memory, choice, offload)) offload.ring = Bytes(0);
   return offload;
@@ -77,8 +79,8 @@ void AddStage(const PlacementProblem& problem, const MemoryBudget& memory, const
   const HostSpec& host = table.Host(choice.device);
   const DeviceSpec& device = table.Device(choice.device);
   const StageOffload offload = OffloadOf(problem, memory, cost, table, choice);
-  plan.stages.push_back({host.worker, device.id, device.kind, host.address, choice.first,
-                         choice.end, offload.ring});
+  plan.stages.push_back(
+      {host.worker, device.id, device.kind, host.address, choice.first, choice.end, offload.ring});
   AddBlocks(problem, memory, device.kind, choice, offload, plan);
   const StageNeeds needs = memory.Needs(device, choice.first, choice.end, offload);
   auto add = [&](const std::string& where, Purpose purpose, Bytes bytes) {

@@ -33,7 +33,8 @@ int64_t UpTo(int64_t value, int64_t multiple) {
 }
 
 // A tensor on a GPU: vectors as f32, the looked-up table as in the file, other matrices in tiles of
-// 16 rows by one K block or 64 columns, F32 as two bytes a value; every one from a multiple of 256 bytes on.
+// 16 rows by one K block or 64 columns, F32 as two bytes a value; every one from a multiple of 256
+// bytes on.
 int64_t OnGpu(const TensorSpec& t, bool table) {
   const DTypeInfo& type = Info(t.dtype);
   if (t.shape.size() != 2) return UpTo(t.shape.back() * 4, 256);
@@ -106,11 +107,11 @@ int64_t CacheBytes(const PlacementProblem& problem, int block) {
 
 // One stage's bytes as its blocks ask for them.
 struct StageSums {
-  int64_t weights = 0, cache = 0;  // on the device
-  int64_t host = 0;                // weights beside a GPU
+  int64_t weights = 0, cache = 0;          // on the device
+  int64_t host = 0;                        // weights beside a GPU
   int64_t raw_group = 0, tiled_group = 0;  // the largest that ever streams
-  int host_rows = 0;               // largest pass that the CPU computes for a GPU
-  bool hops = false;               // hidden states cross between host and GPU
+  int host_rows = 0;                       // largest pass that the CPU computes for a GPU
+  bool hops = false;                       // hidden states cross between host and GPU
 };
 
 StageSums SumStage(const PlacementProblem& problem, const PlacementPlan& plan, const Stage& s) {

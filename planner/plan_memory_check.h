@@ -9,7 +9,8 @@
 namespace millrace {
 
 // Internal names the memory: the ledger differs from what the blocks take, a budget is passed, or a
-// stage's ring does not hold what streams through it. The plan's stages and blocks have been checked.
+// stage's ring does not hold what streams through it. The plan's stages and blocks have been
+// checked.
 absl::Status CheckPlanMemory(const PlacementProblem& problem, const PlacementPlan& plan);
 
 }  // namespace millrace

@@ -71,8 +71,8 @@ Predictor::Predictor(const PlacementProblem& problem, const MemoryBudget& memory
 
 SteadyPass Predictor::StagePass(size_t stage, int batch) const {
   const StageInfo& info = stages_[stage];
-  const StageView view = ViewOf(problem_, memory_, cost_, *info.host, *info.device,
-                                plan_.stages[stage]);
+  const StageView view =
+      ViewOf(problem_, memory_, cost_, *info.host, *info.device, plan_.stages[stage]);
   const PassShape shape = {std::clamp(batch, 1, problem_.max_pass_tokens), false};
   if (Offloads(info.offload)) return SteadyStagePass(view, info.offload, shape);
   SteadyPass pass;
@@ -103,8 +103,8 @@ double Predictor::PrefillSeconds(int tokens) const {
   const int size = problem_.max_pass_tokens;
   for (size_t i = 0; i < stages_.size(); ++i) {
     const StageInfo& info = stages_[i];
-    const StageView view = ViewOf(problem_, memory_, cost_, *info.host, *info.device,
-                                  plan_.stages[i]);
+    const StageView view =
+        ViewOf(problem_, memory_, cost_, *info.host, *info.device, plan_.stages[i]);
     if (Offloads(info.offload)) {
       seconds += StagePrefillSeconds(view, info.offload, tokens);
       continue;

@@ -1,5 +1,5 @@
-// How fast a plan will be: every stage's passes by the simulator where it has host homes, by the sum
-// of its blocks where not, and the hops between stages.
+// How fast a plan will be: every stage's passes by the simulator where it has host homes, by the
+// sum of its blocks where not, and the hops between stages.
 #ifndef MILLRACE_PLANNER_PREDICTION_H_
 #define MILLRACE_PLANNER_PREDICTION_H_
 

@@ -78,8 +78,7 @@ class Chooser {
 
   int BestMore(int n) const {
     const FluidPass fluid = FluidOf(stage_, offload_.host_home, choosable_, ShapeOf(n));
-    const double share =
-        BestHostSplit(fluid, stage_.rates(), stage_.problem.routes).stream_share;
+    const double share = BestHostSplit(fluid, stage_.rates(), stage_.problem.routes).stream_share;
     const int all = static_cast<int>(choosable_.size()), left = static_cast<int>(on_cpu_.size());
     const int near = static_cast<int>(share * all + 0.5) - (all - left);
     std::set<int> candidates = {left};
@@ -115,8 +114,7 @@ std::vector<bool> SpreadEvenly(int count, int chosen) {
   std::vector<bool> out(static_cast<size_t>(count), false);
   for (int64_t i = 0; i < count; ++i) {
     const int64_t half = count / 2;
-    out[static_cast<size_t>(i)] =
-        ((i + 1) * chosen + half) / count > (i * chosen + half) / count;
+    out[static_cast<size_t>(i)] = ((i + 1) * chosen + half) / count > (i * chosen + half) / count;
   }
   return out;
 }

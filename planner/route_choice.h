@@ -13,12 +13,13 @@ namespace millrace {
 // (i + 1) chosen / count grows (Bresenham's line, from its middle).
 std::vector<bool> SpreadEvenly(int count, int chosen);
 
-// For each pass size of a ladder (1, 2, 4, ... kMaxHostRouteTokens, up to max_pass_tokens) the number
-// of blocks that stream is the one that the simulator finds fastest among those near the optimum of
-// host_split.h and a coarse grid of others; it never falls from one size to the next, and each size adds blocks to those that
-// stream already, spread evenly among those left. A block's threshold is the largest size at which
-// the CPU still computes it.
-std::vector<int> ChooseRoutes(const StageView& stage, const std::vector<bool>& host_home, Bytes ring);
+// For each pass size of a ladder (1, 2, 4, ... kMaxHostRouteTokens, up to max_pass_tokens) the
+// number of blocks that stream is the one that the simulator finds fastest among those near the
+// optimum of host_split.h and a coarse grid of others; it never falls from one size to the next,
+// and each size adds blocks to those that stream already, spread evenly among those left. A block's
+// threshold is the largest size at which the CPU still computes it.
+std::vector<int> ChooseRoutes(const StageView& stage, const std::vector<bool>& host_home,
+                              Bytes ring);
 
 }  // namespace millrace
 

@@ -56,7 +56,8 @@ SpillOrder::SpillOrder(const PlacementProblem& problem, const MemoryBudget& memo
   }
   const auto key = [&](int b) {
     const Block& block = memory.blocks()[b];
-    return std::pair(Rank(block.kind), ReverseBits(static_cast<uint32_t>(std::max(0, block.layer))));
+    return std::pair(Rank(block.kind),
+                     ReverseBits(static_cast<uint32_t>(std::max(0, block.layer))));
   };
   std::sort(order_.begin(), order_.end(), [&](int a, int b) { return key(a) < key(b); });
   place_.assign(static_cast<size_t>(memory.size()), -1);

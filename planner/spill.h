@@ -1,8 +1,8 @@
-// Spill: which blocks of a GPU stage go to host memory when not all fit the device, in one fixed order,
-// so that less memory always spills a superset: the embedding (looked up by the CPU, it costs the
-// device nothing), then feed-forward blocks, then attention blocks (their cache stays on the GPU and
-// they can only be streamed), then the head. Within a kind the order is that of the layers' numbers
-// with their bits reversed: any first part of it is spread evenly over the layers.
+// Spill: which blocks of a GPU stage go to host memory when not all fit the device, in one fixed
+// order, so that less memory always spills a superset: the embedding (looked up by the CPU, it
+// costs the device nothing), then feed-forward blocks, then attention blocks (their cache stays on
+// the GPU and they can only be streamed), then the head. Within a kind the order is that of the
+// layers' numbers with their bits reversed: any first part of it is spread evenly over the layers.
 #ifndef MILLRACE_PLANNER_SPILL_H_
 #define MILLRACE_PLANNER_SPILL_H_
 
@@ -15,9 +15,9 @@
 
 namespace millrace {
 
-// The stage's ring by depth: 4 = two of the largest block and one group more, so that the copies go on
-// through a block that the CPU computes; 3 = one block and one group more, so that one group is in
-// use, one has arrived and one is arriving; 2 = the largest block; 1 = the largest group.
+// The stage's ring by depth: 4 = two of the largest block and one group more, so that the copies go
+// on through a block that the CPU computes; 3 = one block and one group more, so that one group is
+// in use, one has arrived and one is arriving; 2 = the largest block; 1 = the largest group.
 inline constexpr int kFullRing = 4;
 Bytes RingBytes(const StreamSizes& largest, int depth);
 

@@ -87,7 +87,8 @@ const DeviceSpec& StageTable::Device(int device) const {
 
 Bytes StageTable::Room(int device) const {
   const DeviceSpec& d = Device(device);
-  const Bytes budget = d.kind == DeviceKind::kCpu ? std::min(d.budget, Host(device).budget) : d.budget;
+  const Bytes budget =
+      d.kind == DeviceKind::kCpu ? std::min(d.budget, Host(device).budget) : d.budget;
   return budget - d.overhead;
 }
 
@@ -151,15 +152,16 @@ void StageTable::MakeOnGpu(int device, const SpillRun& run, StageOption& option)
   for (int depth = kFullRing; depth >= 1; --depth) {
     const SpillResult& spill = spills[depth];
     if (!spill.fits) continue;
-    const double seconds =
-        spill.any_host ? OffloadedSeconds(device, run.first, run.end, spill.spilled, depth)
-                       : DeviceSeconds(device, run.first, run.end);
+    const double seconds = spill.any_host
+                               ? OffloadedSeconds(device, run.first, run.end, spill.spilled, depth)
+                               : DeviceSeconds(device, run.first, run.end);
     if (!option.fits || seconds < option.seconds) {
       option = {true, false, seconds, spill.spilled, spill.ring};
     }
     if (!spill.any_host) return;
   }
-  // With nothing but norms and caches on the device, and the least ring, more blocks take only more.
+  // With nothing but norms and caches on the device, and the least ring, more blocks take only
+  // more.
   option.hopeless = !option.fits && run.end < size();
 }
 
@@ -173,7 +175,8 @@ double StageTable::OffloadedSeconds(int device, int first, int end, int spilled,
     const double bytes = static_cast<double>(memory_.blocks()[b].weights.count());
     switch (memory_.blocks()[b].kind) {
       case BlockKind::kEmbedding:
-        pass.device_seconds += cost_.HostEmbedSeconds(Device(device), {}) - device_seconds_[device][b];
+        pass.device_seconds +=
+            cost_.HostEmbedSeconds(Device(device), {}) - device_seconds_[device][b];
         break;
       case BlockKind::kFeedForward:
         pass.ff_bytes += bytes;
@@ -187,7 +190,8 @@ double StageTable::OffloadedSeconds(int device, int first, int end, int spilled,
   const HostRates rates =
       ShareHostMemory(Device(device).h2d_bandwidth, Host(device).dram_bandwidth);
   const HostSplit split = BestHostSplit(pass, rates, problem_.routes);
-  const double copies = (pass.streamed_bytes + split.stream_share * pass.ff_bytes) / rates.copy_alone;
+  const double copies =
+      (pass.streamed_bytes + split.stream_share * pass.ff_bytes) / rates.copy_alone;
   return split.seconds + kRingStall[ring_depth] * copies;
 }
 

@@ -1,5 +1,5 @@
-// StageTable: for every device and every contiguous run of blocks, whether it fits, with which homes,
-// and how long one decoded token takes there. The search's whole knowledge of the problem.
+// StageTable: for every device and every contiguous run of blocks, whether it fits, with which
+// homes, and how long one decoded token takes there. The search's whole knowledge of the problem.
 #ifndef MILLRACE_PLANNER_STAGE_OPTIONS_H_
 #define MILLRACE_PLANNER_STAGE_OPTIONS_H_
 
@@ -71,8 +71,8 @@ class StageTable {
   const std::vector<DeviceRef> refs_;
   std::vector<std::vector<double>> device_seconds_;  // [device][block]
   std::vector<std::vector<double>> seconds_before_;  // [device]: their sums over blocks before b
-  std::vector<int> like_;             // [device]: the first device that is the same
-  std::vector<StageOption> options_;  // [device][first][end - 1], of those
+  std::vector<int> like_;                            // [device]: the first device that is the same
+  std::vector<StageOption> options_;                 // [device][first][end - 1], of those
   std::vector<double> least_;
 };
 

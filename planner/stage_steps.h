@@ -24,15 +24,16 @@ struct StageView {
   HostRates rates() const { return ShareHostMemory(device.h2d_bandwidth, host.dram_bandwidth); }
 };
 
-// Runs of resident blocks are one step; a streamed block is a step per group, which shares the block's
-// time by bytes; a block on the CPU is one step.
+// Runs of resident blocks are one step; a streamed block is a step per group, which shares the
+// block's time by bytes; a block on the CPU is one step.
 std::vector<PassStep> StageSteps(const StageView& stage, const StageOffload& offload,
                                  PassShape pass);
 
 // One pass among many like it.
 SteadyPass SteadyStagePass(const StageView& stage, const StageOffload& offload, PassShape pass);
 
-// A prompt of `tokens` in passes of up to max_pass_tokens, after a pause: the ring is empty. Seconds.
+// A prompt of `tokens` in passes of up to max_pass_tokens, after a pause: the ring is empty.
+// Seconds.
 double StagePrefillSeconds(const StageView& stage, const StageOffload& offload, int tokens);
 
 }  // namespace millrace

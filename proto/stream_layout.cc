@@ -19,7 +19,8 @@ std::vector<StreamedGroup> StreamedGroupsOf(const ModelSpec& model, const Block&
     StreamedGroup& group = ops[static_cast<size_t>(OpOf(tensor.role))];
     group.tensors.push_back(t);
     group.raw += tensor.size;
-    group.tiled += RoundUp(TiledBytes(tensor.dtype, tensor.rows(), tensor.cols()), kDeviceAlignment);
+    group.tiled +=
+        RoundUp(TiledBytes(tensor.dtype, tensor.rows(), tensor.cols()), kDeviceAlignment);
   }
   std::erase_if(ops, [](const StreamedGroup& g) { return g.tensors.empty(); });
   return ops;

@@ -2,18 +2,20 @@
 // ring in device memory. The planner counts with it, the runtime streams with it.
 //
 // Contract between plan and runtime:
-// 1. A group is the matrices of one op: {q, k, v} and {output} of an attention block, {gate, up} and
-//    {down} of a feed-forward block, the output matrix of the head. Groups are streamed whole, in the
-//    order of the blocks, and again from the first after the last, across passes.
+// 1. A group is the matrices of one op: {q, k, v} and {output} of an attention block, {gate, up}
+// and
+//    {down} of a feed-forward block, the output matrix of the head. Groups are streamed whole, in
+//    the order of the blocks, and again from the first after the last, across passes.
 // 2. The ring is a circular arena of Stage::stream_ring bytes. A group takes `tiled` bytes in one
 //    piece: where it does not fit before the end, it begins at 0. Its room is taken when its copy
 //    begins and given back when the op has run. The ring holds at least the largest group.
-// 3. Beside the ring lies raw staging, StreamStaging(the largest raw group), from which the tiles are
+// 3. Beside the ring lies raw staging, StreamStaging(the largest raw group), from which the tiles
+// are
 //    made. Ring and staging are the ledger's "stream ring", rounded up together to kDeviceGrain.
 // 4. Norm vectors and biases of host-homed blocks are held on the device, with the weights.
 // 5. A feed-forward block takes the host route in passes of up to host_route_max_tokens; attention
-//    and head blocks always stream. A host-homed embedding is looked up by the CPU: rows are gathered
-//    there and [n, d_model] f32 are copied up. It takes nothing on the device.
+//    and head blocks always stream. A host-homed embedding is looked up by the CPU: rows are
+//    gathered there and [n, d_model] f32 are copied up. It takes nothing on the device.
 #ifndef MILLRACE_PROTO_STREAM_LAYOUT_H_
 #define MILLRACE_PROTO_STREAM_LAYOUT_H_
 
@@ -26,8 +28,8 @@
 
 namespace millrace {
 
-// Copies are made in chunks of this, of which four are under way: 16 MiB is well past the 4 MiB from
-// which on a link runs at its full rate.
+// Copies are made in chunks of this, of which four are under way: 16 MiB is well past the 4 MiB
+// from which on a link runs at its full rate.
 inline constexpr Bytes kStreamChunk = 16_MiB;
 inline constexpr int kStreamChunks = 4;
 inline constexpr Bytes kStreamStaging = kStreamChunk * kStreamChunks;

@@ -1,4 +1,5 @@
-// A 70B Llama in Q4_K_M and the machines it is planned for: the case that offloading is measured by.
+// A 70B Llama in Q4_K_M and the machines it is planned for: the case that offloading is measured
+// by.
 #ifndef MILLRACE_TESTS_PLANNER_LLAMA_70B_H_
 #define MILLRACE_TESTS_PLANNER_LLAMA_70B_H_
 
@@ -53,8 +54,8 @@ inline constexpr Machine kReferenceMachine = {4590, 52, 125, 7e14, 37e12 * 0.6};
 // A desktop as data sheets have it: RTX 3090, PCIe 4 x16, dual-channel DDR4.
 inline constexpr Machine kDesktop3090 = {936, 25, 45, 6e13, 1e12};
 
-// Activations of passes of up to `tokens` as the runtime asks for them, rounded up: 350 KB per token;
-// from 65 tokens on twice the largest fused matrix as f16.
+// Activations of passes of up to `tokens` as the runtime asks for them, rounded up: 350 KB per
+// token; from 65 tokens on twice the largest fused matrix as f16.
 inline void SetPass(PlacementProblem& p, int tokens) {
   const auto per_token = [](int n) { return Bytes(int64_t{350'000} * n); };
   p.max_pass_tokens = tokens;

@@ -6,8 +6,8 @@
 namespace millrace {
 namespace {
 
-// Rates of 1 GB/s and more make bytes and seconds round: copies 10 GB/s, the CPU 20 alone, 12 beside
-// copies.
+// Rates of 1 GB/s and more make bytes and seconds round: copies 10 GB/s, the CPU 20 alone, 12
+// beside copies.
 constexpr HostRates kRates = {10e9, 10e9, 20e9, 12e9};
 const Bytes kGB(1'000'000'000);
 
@@ -19,8 +19,7 @@ PassStep Streamed(double seconds, Bytes bytes) { return {seconds, Bytes(0), 0, b
 
 TEST(HostRatesTest, CopiesAndCpuShareWhatMemoryGives) {
   // Reference machine: 52 and 125 * 1.19 - 52 GB/s.
-  const HostRates server =
-      ShareHostMemory(Bandwidth::GBPerSecond(52), Bandwidth::GBPerSecond(125));
+  const HostRates server = ShareHostMemory(Bandwidth::GBPerSecond(52), Bandwidth::GBPerSecond(125));
   EXPECT_DOUBLE_EQ(server.copy_shared, 52e9);
   EXPECT_NEAR(server.cpu_shared, 96.75e9, 1);
   // A link faster than half of the memory leaves the CPU its half.
