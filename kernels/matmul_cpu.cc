@@ -23,34 +23,30 @@ const MatmulKernels& KernelsFor(CpuIsa isa) {
 
 size_t Align64(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-size_t QuantizedRowsBytes(int64_t n, int64_t cols) {
+// x quantised in blocks of `block` values: codes, scales, sums.
+size_t QuantizedRowsBytes(int64_t n, int64_t cols, int block) {
   const size_t elements = static_cast<size_t>(n * cols);
-  return Align64(elements) + Align64(elements / 32 * 4) + 2 * Align64(elements / 16 * 4);
+  return Align64(elements) + 2 * Align64(elements / static_cast<size_t>(block) * sizeof(float));
 }
 
-QuantizedRows LayOut(std::byte* base, int64_t n, int64_t cols) {
+QuantizedRows LayOut(std::byte* base, int64_t n, int64_t cols, int block) {
   const size_t elements = static_cast<size_t>(n * cols);
   QuantizedRows rows;
   rows.q = reinterpret_cast<int8_t*>(base);
-  base += Align64(elements);
-  rows.scale = reinterpret_cast<float*>(base);
-  base += Align64(elements / 32 * 4);
-  rows.scale16 = reinterpret_cast<float*>(base);
-  base += Align64(elements / 16 * 4);
-  rows.sum16 = reinterpret_cast<float*>(base);
+  rows.scale = reinterpret_cast<float*>(base + Align64(elements));
+  rows.sum = reinterpret_cast<float*>(
+      base + Align64(elements) + Align64(elements / static_cast<size_t>(block) * sizeof(float)));
   return rows;
 }
 
-void QuantizeRows(const CpuContext& ctx, const MatmulKernels& kernels, FloatView x,
+void QuantizeRows(const CpuContext& ctx, const MatmulKernels& kernels, FloatView x, int block,
                   const QuantizedRows& out) {
-  const int64_t cols = x.cols;
+  const int64_t cols = x.cols, blocks = cols / block;
   ctx.pool->ParallelFor(x.rows, std::max<int64_t>(1, 16384 / cols),
                         [&](int64_t begin, int64_t end, int) {
                           for (int64_t r = begin; r < end; ++r) {
-                            kernels.quantize_row(x.row(r), cols, out.q + r * cols,
-                                                 out.scale + r * (cols / 32),
-                                                 out.scale16 + r * (cols / 16),
-                                                 out.sum16 + r * (cols / 16));
+                            kernels.quantize_row(x.row(r), cols, block, out.q + r * cols,
+                                                 out.scale + r * blocks, out.sum + r * blocks);
                           }
                         });
 }
@@ -79,25 +75,24 @@ void CheckTarget(FloatView x, const MatmulTarget& target) {
 
 size_t MatmulScratchBytes(int64_t n, int64_t cols, int threads) {
   const int64_t padded = (cols + 31) / 32 * 32;
-  return QuantizedRowsBytes(n, padded) +
+  return QuantizedRowsBytes(n, padded, 16) + QuantizedRowsBytes(n, padded, 32) +
          static_cast<size_t>(threads) * Align64(static_cast<size_t>(PanelScratchBytes(padded)));
 }
 
 void Matmul(const CpuContext& ctx, FloatView x, absl::Span<const MatmulTarget> targets) {
   if (targets.empty() || x.rows == 0) return;
   const MatmulKernels& kernels = KernelsFor(ctx.isa);
-  bool quantized = false;
+  MILLRACE_CHECK(ctx.scratch_bytes >= MatmulScratchBytes(x.rows, x.cols, ctx.pool->size()));
+  std::byte* scratch = ctx.scratch;
+  QuantizedRows by_block[2];  // of 16 and of 32 values, each made when a target needs it
+  const auto rows_for = [&](DType dtype) -> QuantizedRows& { return by_block[ActivationBlock(dtype) / 32]; };
   for (const MatmulTarget& target : targets) {
     CheckTarget(x, target);
-    quantized |= Info(target.w.dtype).quantized;
-  }
-  MILLRACE_CHECK(ctx.scratch_bytes >= MatmulScratchBytes(x.rows, x.cols, ctx.pool->size()));
-  QuantizedRows xq;
-  std::byte* scratch = ctx.scratch;
-  if (quantized) {
-    xq = LayOut(scratch, x.rows, x.cols);
-    scratch += QuantizedRowsBytes(x.rows, x.cols);
-    QuantizeRows(ctx, kernels, x, xq);
+    const int block = ActivationBlock(target.w.dtype);
+    if (block == 0 || rows_for(target.w.dtype).q != nullptr) continue;
+    rows_for(target.w.dtype) = LayOut(scratch, x.rows, x.cols, block);
+    scratch += QuantizedRowsBytes(x.rows, x.cols, block);
+    QuantizeRows(ctx, kernels, x, block, rows_for(target.w.dtype));
   }
 
   // Units of work: runs of rows of W, over all targets in one parallel loop.
@@ -115,7 +110,7 @@ void Matmul(const CpuContext& ctx, FloatView x, absl::Span<const MatmulTarget> t
       const int64_t from = std::max(begin, first) - first, to = std::min(end, first + count) - first;
       first += count;
       if (from >= to) continue;
-      const MatmulArgs args = ArgsFor(x, xq, target);
+      const MatmulArgs args = ArgsFor(x, rows_for(target.w.dtype), target);
       if (!panels) {
         kernels.vector(args, from * unit, std::min(to * unit, target.w.rows));
         continue;

@@ -9,14 +9,19 @@
 
 namespace millrace {
 
-// Rows of x as int8 in blocks of 32 with one scale each, plus what the products need beside them.
-// Row r of each array starts at r * (its own row length).
+// Rows of x as int8 in blocks as long as the sub-blocks of the weights they meet, so that a product
+// of two sub-blocks has one scale: x ~ scale * q. Row r of each array starts at r * (its row length).
 struct QuantizedRows {
   int8_t* q = nullptr;        // [n, cols]
-  float* scale = nullptr;     // [n, cols / 32]: x ~ scale * q
-  float* scale16 = nullptr;   // [n, cols / 16]: the same, twice for each block
-  float* sum16 = nullptr;     // [n, cols / 16]: scale * sum of 16 codes
+  float* scale = nullptr;     // [n, cols / block]
+  float* sum = nullptr;       // [n, cols / block]: scale * sum of the block's codes
 };
+
+// Values of x that share a scale when they meet weights of this type: 16 or 32; 0 for float types.
+inline int ActivationBlock(DType dtype) {
+  if (!Info(dtype).quantized) return 0;
+  return dtype == DType::kQ6_K || dtype == DType::kQ3_K || dtype == DType::kQ2_K ? 16 : 32;
+}
 
 // Where results go: y[t * stride + row], with optional bias[row].
 struct MatmulOutput {
@@ -32,7 +37,7 @@ struct MatmulArgs {
   int64_t row_bytes = 0;
   int64_t cols = 0;
   int64_t n = 0;               // rows of x
-  QuantizedRows xq;            // quantised types
+  QuantizedRows xq;            // quantised types, in blocks of ActivationBlock(dtype)
   const float* x = nullptr;    // float types: [n, cols], x_stride apart
   int64_t x_stride = 0;
   MatmulOutput out;
@@ -43,9 +48,8 @@ inline constexpr int64_t kMaxVectorColumns = 16;
 
 struct MatmulKernels {
   int panel_rows;  // rows of W that `panel` handles per call
-  // Quantises one row of x; cols is a multiple of 32.
-  void (*quantize_row)(const float* x, int64_t cols, int8_t* q, float* scale, float* scale16,
-                       float* sum16);
+  // Quantises one row of x in blocks of `block` (16 or 32) values; cols is a multiple of 32.
+  void (*quantize_row)(const float* x, int64_t cols, int block, int8_t* q, float* scale, float* sum);
   // Rows [begin, end) of W times n <= kMaxVectorColumns rows of x.
   void (*vector)(const MatmulArgs& args, int64_t begin, int64_t end);
   // Up to panel_rows rows of W from `begin` (fewer at the end of W) times all n rows of x. `scratch`
