@@ -6,6 +6,12 @@
 #include "kernels/quant_blocks.h"
 #include "kernels/simd.h"
 
+// CASE(T) for every quantised type and for every float type.
+#define MILLRACE_FOR_QUANTIZED(CASE) \
+  CASE(kQ8_0) CASE(kQ4_0) CASE(kQ4_1) CASE(kQ5_0) CASE(kQ5_1) \
+  CASE(kQ4_K) CASE(kQ5_K) CASE(kQ6_K) CASE(kQ3_K) CASE(kQ2_K)
+#define MILLRACE_FOR_FLOAT(CASE) CASE(kF32) CASE(kF16) CASE(kBF16)
+
 namespace millrace {
 namespace {
 
@@ -60,7 +66,7 @@ void QuantizeBlocks(const float* x, int64_t cols, int8_t* q, float* scale, float
   }
 }
 
-void QuantizeRow(const float* x, int64_t cols, int block, int8_t* q, float* scale, float* sum) {
+inline void QuantizeRow(const float* x, int64_t cols, int block, int8_t* q, float* scale, float* sum) {
   block == 16 ? QuantizeBlocks<16>(x, cols, q, scale, sum)
               : QuantizeBlocks<32>(x, cols, q, scale, sum);
 }

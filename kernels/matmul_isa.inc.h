@@ -17,11 +17,6 @@
 namespace millrace {
 namespace {
 
-#define MILLRACE_FOR_QUANTIZED(CASE) \
-  CASE(kQ8_0) CASE(kQ4_0) CASE(kQ4_1) CASE(kQ5_0) CASE(kQ5_1) \
-  CASE(kQ4_K) CASE(kQ5_K) CASE(kQ6_K) CASE(kQ3_K) CASE(kQ2_K)
-#define MILLRACE_FOR_FLOAT(CASE) CASE(kF32) CASE(kF16) CASE(kBF16)
-
 void Vector(const MatmulArgs& a, int64_t begin, int64_t end) {
   switch (a.dtype) {
 #define CASE(T) case DType::T: return VectorQuantized<DType::T>(a, begin, end);

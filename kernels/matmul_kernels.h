@@ -40,6 +40,7 @@ struct MatmulArgs {
   QuantizedRows xq;            // quantised types, in blocks of ActivationBlock(dtype)
   const float* x = nullptr;    // float types: [n, cols], x_stride apart
   int64_t x_stride = 0;
+  const uint16_t* xt = nullptr;  // for tiles: x as PackTiles leaves it
   MatmulOutput out;
 };
 
@@ -67,9 +68,38 @@ inline int64_t PanelScratchBytes(int64_t cols) {
   return (quantized > floats ? quantized : floats) + 4096;
 }
 
+// Quantised products on tile registers (AMX), for more rows of x than `vector` is good at.
+// Tiles of x: [ceil(n / 16), cols / 32, 16, 16, 2] bf16; cols is a multiple of 32.
+inline constexpr int64_t kTileInputRows = 256;   // rows of x at most in one call
+inline constexpr int64_t kTilePanelRows = 128;   // rows of W at most in one call
+inline constexpr int64_t kTileChunk = 512;       // columns of W unpacked at a time
+
+struct TileKernels {
+  // Columns [32 * first, 32 * last) of x [n, cols], rows `stride` values apart.
+  void (*pack)(const float* x, int64_t stride, int64_t n, int64_t cols, int64_t first, int64_t last,
+               uint16_t* tiles);
+  // Rows [begin, end) of W, at most kTilePanelRows, with args.xt. `scratch` holds
+  // TilePanelScratchBytes(args.n), 64-byte aligned.
+  void (*panel)(const MatmulArgs& args, int64_t begin, int64_t end, void* scratch);
+};
+
+inline int64_t TileInputBytes(int64_t n, int64_t cols) { return (n + 15) / 16 * 16 * cols * 2; }
+
+// Two chunks of W as bf16 and the sums.
+inline int64_t TilePanelScratchBytes(int64_t n) {
+  return 2 * kTilePanelRows * kTileChunk * 2 + kTilePanelRows * ((n + 15) / 16 * 16) * 4;
+}
+
+// What one instruction set has. `tiles` is null where there are no tile registers.
+struct MatmulTables {
+  const MatmulKernels& kernels;
+  const TileKernels* tiles = nullptr;
+};
+
 const MatmulKernels& ScalarMatmulKernels();
 const MatmulKernels& Avx2MatmulKernels();    // x86-64 only
 const MatmulKernels& Avx512MatmulKernels();  // x86-64 only
+const TileKernels& AmxTileKernels();         // x86-64 only
 
 }  // namespace millrace
 
