@@ -24,7 +24,8 @@ constexpr int kTileValues = 16 * 32;  // bf16 values of one operand tile: 16 row
 // ---- x as operand tiles --------------------------------------------------------------------------
 
 // Columns [32 * first, 32 * last) of x [n, cols] to tiles [ceil(n / 16), cols / 32, 16, 16, 2]: tile
-// (g, s), row k, place j holds columns 32 s + 2 k and the next of row 16 g + j, zeros past row n.
+// (g, s), row k, place j holds values 2 k and 2 k + 1 of columns 32 s ... in EvenThenOdd order of row
+// 16 g + j, zeros past row n.
 void PackTiles(const float* x, int64_t stride, int64_t n, int64_t cols, int64_t first, int64_t last,
                uint16_t* tiles) {
   const int64_t steps = cols / 32;
@@ -33,7 +34,8 @@ void PackTiles(const float* x, int64_t stride, int64_t n, int64_t cols, int64_t 
       alignas(64) uint32_t pairs[16] = {};
       if (t < n) {
         const float* from = x + t * stride + 32 * step;
-        _mm512_store_si512(pairs, ToBf16(_mm512_loadu_ps(from), _mm512_loadu_ps(from + 16)));
+        _mm512_store_si512(pairs,
+                           EvenThenOdd(ToBf16(_mm512_loadu_ps(from), _mm512_loadu_ps(from + 16))));
       }
       uint16_t* tile = tiles + (t / 16 * steps + step) * kTileValues + 2 * (t % 16);
       for (int k = 0; k < 16; ++k) memcpy(tile + 32 * k, &pairs[k], 4);
@@ -59,22 +61,25 @@ struct TilePanel {
   }
 };
 
-// Unpacks one row's columns from `column` on and asks for the same row's next chunk; at the row's end for
-// the row that takes its place in the next panel.
+// Unpacks `count` rows' columns from `column` on and asks for the same rows' next chunk; at the end of the
+// rows for those that take their place in the next panel.
 template <DType T>
-inline void UnpackPanelRow(const TilePanel& p, int64_t column, int64_t row, int which) {
+void UnpackPanelRows(const TilePanel& p, int64_t column, int64_t first, int64_t count, int which) {
   using C = Codec<T>;
-  const uint8_t* b = p.a.w + (p.begin + row) * p.a.row_bytes + column / C::kBlock * C::kBytes;
-  const int64_t count = p.ColumnsOf(column), bytes = count / C::kBlock * C::kBytes;
-  const uint8_t* ahead =
-      column + count < p.a.cols ? b + bytes : b + bytes + (p.rows - 1) * p.a.row_bytes;
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(ahead + i);
-  ColumnsToBf16<T>(b, count, p.Tile(which, row / 16, 0) + 32 * (row % 16), kTileValues);
+  const int64_t columns = p.ColumnsOf(column), bytes = columns / C::kBlock * C::kBytes;
+  const uint8_t* b = p.a.w + (p.begin + first) * p.a.row_bytes + column / C::kBlock * C::kBytes;
+  const int64_t ahead = column + columns < p.a.cols ? bytes : bytes + (p.rows - 1) * p.a.row_bytes;
+  for (int64_t row = first; row < first + count; ++row, b += p.a.row_bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(b + ahead + i);
+    ColumnsToBf16<T>(b, columns, p.Tile(which, row / 16, 0) + 32 * (row % 16), kTileValues);
+  }
 }
 
-// Unpacks the next chunk's rows evenly over the steps of the current chunk's products.
+// Unpacks the next chunk's rows evenly over the steps of the current chunk's products, a few rows at a
+// time.
 template <DType T>
 struct UnpackAhead {
+  static constexpr int64_t kRows = 4;
   const TilePanel& p;
   int64_t column;  // of the next chunk; none if past the end
   int which;
@@ -83,7 +88,18 @@ struct UnpackAhead {
 
   inline void Step() {
     if (column >= p.a.cols) return;
-    for (credit += p.rows; credit >= steps; credit -= steps) UnpackPanelRow<T>(p, column, done++, which);
+    credit += p.rows;
+    if (credit < kRows * steps) return;
+    const int64_t rows = credit / steps;
+    Unpack(rows);
+    credit -= rows * steps;
+  }
+  void Finish() {
+    if (column < p.a.cols) Unpack(p.rows - done);
+  }
+  void Unpack(int64_t rows) {
+    UnpackPanelRows<T>(p, column, done, rows, which);
+    done += rows;
   }
 };
 
@@ -141,7 +157,7 @@ void MultiplyPanel(const TilePanel& p) {
   Tiles tiles;
   const int64_t groups = (p.a.n + 15) / 16, blocks = (p.rows + 31) / 32 * 2;
   const bool resident = groups <= 2 && blocks == 2;
-  for (int64_t row = 0; row < p.rows; ++row) UnpackPanelRow<T>(p, 0, row, 0);
+  UnpackPanelRows<T>(p, 0, 0, p.rows, 0);
   int which = 0;
   for (int64_t column = 0; column < p.a.cols; column += p.chunk, which ^= 1) {
     const int64_t steps = p.ColumnsOf(column) / 32 * (blocks / 2) * ((groups + 1) / 2);
@@ -156,6 +172,7 @@ void MultiplyPanel(const TilePanel& p) {
         if (last || !resident) EndSums(tiles, p, r, g, pair);
       }
     }
+    ahead.Finish();
   }
 }
 

@@ -43,15 +43,6 @@ inline InputChunk LoadInput(const MatmulArgs& a, int64_t t, int64_t column) {
   return x;
 }
 
-// Which of a chunk's scales belongs to each lane of register k of codes (four codes a lane).
-template <DType T>
-inline __m512i ScaleLanes(int k) {
-  const int a = ChunkCodec<T>::kFirst[k], b = ChunkCodec<T>::kSecond[k];
-  if constexpr (Codec<T>::kSub == 32) return _mm512_set_epi32(b, b, b, b, b, b, b, b, a, a, a, a, a, a, a, a);
-  const int c = 2 * a, d = 2 * b;
-  return _mm512_set_epi32(d + 1, d + 1, d + 1, d + 1, d, d, d, d, c + 1, c + 1, c + 1, c + 1, c, c, c, c);
-}
-
 struct VnniSums {
   __m512 products, low;
 };

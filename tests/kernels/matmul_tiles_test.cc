@@ -38,8 +38,8 @@ void CheckTiled(const MatmulCase& c, std::mt19937_64& rng) {
   const double norm = ProductNorm(data);
   // 0.23% on average; of a few results one may be three times that.
   EXPECT_LT(Distance(y, ExpectedOf(data)) / norm, c.rows * c.n < 64 ? 0.01 : 0.004) << c.Name();
-  // Where the scale times code falls on a tie, the last bit of a rounded weight may differ.
-  EXPECT_LT(Distance(y, ProductOfRounded(data)) / norm, 2e-4) << c.Name();
+  // An f16 scale times a code of few bits is a tie for 2% of the weights, rounded up or to even.
+  EXPECT_LT(Distance(y, ProductOfRounded(data)) / norm, 1e-3) << c.Name();
 }
 
 class MatmulTilesTest : public ::testing::TestWithParam<DType> {
