@@ -21,6 +21,34 @@ namespace {
 
 constexpr int kTileValues = 16 * 32;  // bf16 values of one operand tile: 16 rows by 32 columns
 
+// Rows of 16 dwords to columns, in place.
+inline void Transpose16(__m512 (&v)[16]) {
+  __m512 u[16];
+  for (int i = 0; i < 16; i += 2) {
+    u[i] = _mm512_unpacklo_ps(v[i], v[i + 1]);
+    u[i + 1] = _mm512_unpackhi_ps(v[i], v[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    for (int j = 0; j < 2; ++j) {
+      const __m512d a = _mm512_castps_pd(u[i + j]), b = _mm512_castps_pd(u[i + j + 2]);
+      v[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+      v[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+    }
+  }
+  for (int j = 0; j < 4; ++j) {
+    u[j] = _mm512_shuffle_f32x4(v[j], v[4 + j], 0x88);
+    u[4 + j] = _mm512_shuffle_f32x4(v[j], v[4 + j], 0xdd);
+    u[8 + j] = _mm512_shuffle_f32x4(v[8 + j], v[12 + j], 0x88);
+    u[12 + j] = _mm512_shuffle_f32x4(v[8 + j], v[12 + j], 0xdd);
+  }
+  for (int j = 0; j < 4; ++j) {
+    v[j] = _mm512_shuffle_f32x4(u[j], u[8 + j], 0x88);
+    v[8 + j] = _mm512_shuffle_f32x4(u[j], u[8 + j], 0xdd);
+    v[4 + j] = _mm512_shuffle_f32x4(u[4 + j], u[12 + j], 0x88);
+    v[12 + j] = _mm512_shuffle_f32x4(u[4 + j], u[12 + j], 0xdd);
+  }
+}
+
 // ---- x as operand tiles --------------------------------------------------------------------------
 
 // Columns [32 * first, 32 * last) of x [n, cols] to tiles [ceil(n / 16), cols / 32, 16, 16, 2]: tile
@@ -29,16 +57,19 @@ constexpr int kTileValues = 16 * 32;  // bf16 values of one operand tile: 16 row
 void PackTiles(const float* x, int64_t stride, int64_t n, int64_t cols, int64_t first, int64_t last,
                uint16_t* tiles) {
   const int64_t steps = cols / 32;
-  for (int64_t t = 0; t < (n + 15) / 16 * 16; ++t) {
+  for (int64_t group = 0; 16 * group < n; ++group) {
+    const int64_t rows = n - 16 * group < 16 ? n - 16 * group : 16;
     for (int64_t step = first; step < last; ++step) {
-      alignas(64) uint32_t pairs[16] = {};
-      if (t < n) {
-        const float* from = x + t * stride + 32 * step;
-        _mm512_store_si512(pairs,
-                           EvenThenOdd(ToBf16(_mm512_loadu_ps(from), _mm512_loadu_ps(from + 16))));
+      const float* from = x + 16 * group * stride + 32 * step;
+      __m512 v[16];
+      for (int j = 0; j < 16; ++j, from += stride) {
+        v[j] = _mm512_setzero_ps();
+        if (j >= rows) continue;
+        v[j] = (__m512)EvenThenOdd(ToBf16(_mm512_loadu_ps(from), _mm512_loadu_ps(from + 16)));
       }
-      uint16_t* tile = tiles + (t / 16 * steps + step) * kTileValues + 2 * (t % 16);
-      for (int k = 0; k < 16; ++k) memcpy(tile + 32 * k, &pairs[k], 4);
+      Transpose16(v);
+      uint16_t* tile = tiles + (group * steps + step) * kTileValues;
+      for (int k = 0; k < 16; ++k) _mm512_storeu_ps(tile + 32 * k, v[k]);
     }
   }
 }
@@ -178,34 +209,6 @@ void MultiplyPanel(const TilePanel& p) {
 
 // ---- results ------------------------------------------------------------------------------------
 
-// Rows of 16 f32 to columns, in place.
-inline void Transpose16(__m512 (&v)[16]) {
-  __m512 u[16];
-  for (int i = 0; i < 16; i += 2) {
-    u[i] = _mm512_unpacklo_ps(v[i], v[i + 1]);
-    u[i + 1] = _mm512_unpackhi_ps(v[i], v[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4) {
-    for (int j = 0; j < 2; ++j) {
-      const __m512d a = _mm512_castps_pd(u[i + j]), b = _mm512_castps_pd(u[i + j + 2]);
-      v[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-      v[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-    }
-  }
-  for (int j = 0; j < 4; ++j) {
-    u[j] = _mm512_shuffle_f32x4(v[j], v[4 + j], 0x88);
-    u[4 + j] = _mm512_shuffle_f32x4(v[j], v[4 + j], 0xdd);
-    u[8 + j] = _mm512_shuffle_f32x4(v[8 + j], v[12 + j], 0x88);
-    u[12 + j] = _mm512_shuffle_f32x4(v[8 + j], v[12 + j], 0xdd);
-  }
-  for (int j = 0; j < 4; ++j) {
-    v[j] = _mm512_shuffle_f32x4(u[j], u[8 + j], 0x88);
-    v[8 + j] = _mm512_shuffle_f32x4(u[j], u[8 + j], 0xdd);
-    v[4 + j] = _mm512_shuffle_f32x4(u[4 + j], u[12 + j], 0x88);
-    v[12 + j] = _mm512_shuffle_f32x4(u[4 + j], u[12 + j], 0xdd);
-  }
-}
-
 inline void StoreSums(const TilePanel& p, int64_t row_block, int64_t group) {
   const int64_t rows = p.rows - 16 * row_block < 16 ? p.rows - 16 * row_block : 16;
   const int64_t tokens = p.a.n - 16 * group < 16 ? p.a.n - 16 * group : 16;
@@ -225,8 +228,8 @@ void RunTilePanel(const MatmulArgs& a, int64_t begin, int64_t end, void* scratch
   const TilePanel p{a, begin, end - begin, chunk, {w, w + values}, reinterpret_cast<float*>(w + 2 * values)};
   if ((end - begin) % 32 != 0) memset(w, 0, static_cast<size_t>(4 * values));  // rows that are not there
   MultiplyPanel<T, Tiles>(p);
-  for (int64_t r = 0; 16 * r < p.rows; ++r) {
-    for (int64_t g = 0; 16 * g < a.n; ++g) StoreSums(p, r, g);
+  for (int64_t g = 0; 16 * g < a.n; ++g) {
+    for (int64_t r = 0; 16 * r < p.rows; ++r) StoreSums(p, r, g);
   }
 }
 
