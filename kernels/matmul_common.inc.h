@@ -29,18 +29,8 @@ inline void Store(const MatmulOutput& out, int64_t t, int64_t row, float v) {
   *y = out.accumulate ? *y + v : v;
 }
 
-// Bytes of W between what is computed and what is asked for from DRAM, all streams together. Measured:
-// at 16 threads 4 KiB ahead reads 5% faster than the hardware's own prefetching.
+// Bytes between the weights that are computed with and those asked for from DRAM; 2 to 4 KiB were best.
 constexpr int64_t kPrefetchBytes = 4096;
-
-// R rows of W that lie one behind the other are walked side by side. Where to prefetch from, relative
-// to each row's begin, when the walk is `offset` bytes into the rows: further on in the same rows, and
-// past their end in the R rows that follow.
-template <int R>
-inline int64_t PrefetchOffset(int64_t offset, int64_t row_bytes) {
-  const int64_t ahead = offset + kPrefetchBytes / R;
-  return ahead < row_bytes ? ahead : ahead + (R - 1) * row_bytes;
-}
 
 template <int kBlock>
 void QuantizeBlocks(const float* x, int64_t cols, int8_t* q, float* scale, float* sum) {

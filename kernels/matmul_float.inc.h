@@ -19,14 +19,13 @@ inline void DotFloatRows(const MatmulArgs& a, int64_t t0, int64_t row) {
   VF acc[R][N] = {};
   int64_t c = 0;
   for (; c + kLanes <= a.cols; c += kLanes) {
-    const int64_t ahead = PrefetchOffset<R>(c * kBytes, a.row_bytes);
     VF x[N];
 #pragma GCC unroll 4
     for (int t = 0; t < N; ++t) x[t] = LoadF(a.x + (t0 + t) * a.x_stride + c);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const VF v = LoadWeights<T>(w + r * a.row_bytes + c * kBytes);
-      __builtin_prefetch(w + r * a.row_bytes + ahead);
+      __builtin_prefetch(w + r * a.row_bytes + c * kBytes + kPrefetchBytes / R);
 #pragma GCC unroll 4
       for (int t = 0; t < N; ++t) acc[r][t] = Fma(v, x[t], acc[r][t]);
     }
@@ -50,6 +49,7 @@ inline void VectorFloatRows(const MatmulArgs& a, int64_t row) {
   for (; t < a.n; ++t) DotFloatRows<T, R, 1>(a, t, row);
 }
 
+// Four rows side by side: x is f32, and loading it once a row would be most of the work.
 template <DType T>
 void VectorFloat(const MatmulArgs& a, int64_t begin, int64_t end) {
   int64_t row = begin;

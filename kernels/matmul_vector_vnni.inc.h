@@ -1,9 +1,10 @@
 // Part of matmul_isa.inc.h: quantised weights with a few rows of x, for AVX-512 with VNNI.
 //
-// R rows of W are walked side by side, 256 columns at a time: what is loaded of x serves R rows, what
-// is unpacked of W serves N rows of x, and the products of R x N rows depend on nothing but themselves.
-// About 32 vector instructions a Q4_K block at R = 4, N = 1. Every result is summed in the same order
-// whatever R and N are.
+// One row of W after the other, 256 columns at a time, so that a thread reads one stream: two or four rows
+// side by side would share what is loaded of x, but read DRAM at 60% of the rate when measured. What is
+// unpacked of W serves up to four rows of x. About 32 vector instructions a Q4_K block and row of x, 18 more for each further row of x: two to
+// three times what one core's share of the DRAM bandwidth asks for at n = 1. Every result is summed in the
+// same order whatever n is.
 #ifndef MILLRACE_KERNELS_MATMUL_VECTOR_VNNI_INC_H_
 #define MILLRACE_KERNELS_MATMUL_VECTOR_VNNI_INC_H_
 
@@ -91,59 +92,40 @@ inline float Total(const VnniSums& sums) {
   return _mm512_reduce_add_ps(sums.products) - ChunkCodec<T>::kLow * _mm512_reduce_add_ps(low);
 }
 
-// R rows of W from `row` on with N rows of x from t0 on.
-template <DType T, int R, int N>
-void DotRows(const MatmulArgs& a, int64_t t0, int64_t row) {
+// One row of W with N rows of x from t0 on.
+template <DType T, int N>
+void DotRow(const MatmulArgs& a, int64_t t0, int64_t row) {
   constexpr int64_t kStep = kChunk / Codec<T>::kBlock * Codec<T>::kBytes;  // bytes of a chunk
   const uint8_t* w = a.w + row * a.row_bytes;
-  VnniSums sums[R][N];
-  for (int r = 0; r < R; ++r) {
-    for (int t = 0; t < N; ++t) sums[r][t] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
-  }
-  int64_t column = 0, offset = 0;
-  for (; column + kChunk <= a.cols; column += kChunk, offset += kStep) {
-    const uint8_t* ahead = w + PrefetchOffset<R>(offset, a.row_bytes);
-    InputChunk x[N];
-#pragma GCC unroll 4
-    for (int t = 0; t < N; ++t) x[t] = LoadInput<T>(a, t0 + t, column);
-#pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
+  VnniSums sums[N];
+  for (int t = 0; t < N; ++t) sums[t] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+  int64_t column = 0;
+  for (; column + kChunk <= a.cols; column += kChunk, w += kStep) {
 #pragma GCC unroll 8
-      for (int i = 0; i < kStep; i += 64) __builtin_prefetch(ahead + r * a.row_bytes + i);
-      const WeightChunk chunk = ChunkCodec<T>::Load(w + r * a.row_bytes + offset);
+    for (int i = 0; i < kStep; i += 64) __builtin_prefetch(w + kPrefetchBytes + i);
+    const WeightChunk chunk = ChunkCodec<T>::Load(w);
 #pragma GCC unroll 4
-      for (int t = 0; t < N; ++t) AddChunk<T>(chunk, x[t], sums[r][t]);
-    }
+    for (int t = 0; t < N; ++t) AddChunk<T>(chunk, LoadInput<T>(a, t0 + t, column), sums[t]);
   }
-  for (int r = 0; r < R; ++r) {
-    for (int t = 0; t < N; ++t) {
-      float total = Total<T>(sums[r][t]);
-      if (column < a.cols) total += DotTail<T>(a, t0 + t, row + r, column);
-      Store(a.out, t0 + t, row + r, total);
-    }
-  }
-}
-
-template <DType T, int R>
-inline void DotRowsWithAll(const MatmulArgs& a, int64_t row) {
-  int64_t t = 0;
-  for (; t + 4 <= a.n; t += 4) DotRows<T, R, 4>(a, t, row);
-  switch (a.n - t) {
-    case 3: return DotRows<T, R, 3>(a, t, row);
-    case 2: return DotRows<T, R, 2>(a, t, row);
-    case 1: return DotRows<T, R, 1>(a, t, row);
-    default: return;
+  for (int t = 0; t < N; ++t) {
+    float total = Total<T>(sums[t]);
+    if (column < a.cols) total += DotTail<T>(a, t0 + t, row, column);
+    Store(a.out, t0 + t, row, total);
   }
 }
 
 template <DType T>
 void VectorQuantized(const MatmulArgs& a, int64_t begin, int64_t end) {
-  int64_t row = begin;
-  if (a.n == 1) {
-    for (; row + 4 <= end; row += 4) DotRows<T, 4, 1>(a, 0, row);
+  for (int64_t row = begin; row < end; ++row) {
+    int64_t t = 0;
+    for (; t + 4 <= a.n; t += 4) DotRow<T, 4>(a, t, row);
+    switch (a.n - t) {
+      case 3: DotRow<T, 3>(a, t, row); break;
+      case 2: DotRow<T, 2>(a, t, row); break;
+      case 1: DotRow<T, 1>(a, t, row); break;
+      default: break;
+    }
   }
-  for (; row + 2 <= end; row += 2) DotRowsWithAll<T, 2>(a, row);
-  for (; row < end; ++row) DotRowsWithAll<T, 1>(a, row);
 }
 
 }  // namespace
