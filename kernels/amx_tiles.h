@@ -2,9 +2,9 @@
 // AMX; the tests have a plain C++ stand-in with the same members (tests/kernels/emulated_tiles.h).
 //
 // One object per thread and scope: it configures the thread's tiles and releases them again. The
-// process must have been given the tile state first (RequestTileState in cpu_context.cc). Written as
-// assembly because the compilers' own functions take no tile numbers from templates and do not say
-// that a tile load reads memory.
+// process must have been given the tile state first (RequestTileState in cpu_context.cc). Written
+// as assembly because the compilers' own functions take no tile numbers from templates and do not
+// say that a tile load reads memory.
 #ifndef MILLRACE_KERNELS_AMX_TILES_H_
 #define MILLRACE_KERNELS_AMX_TILES_H_
 

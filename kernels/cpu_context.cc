@@ -10,9 +10,11 @@ namespace millrace {
 namespace {
 
 #if defined(__x86_64__)
-// Linux gives a process the 8 KiB of tile state only when it asks (kernel documentation, x86/xstate).
+// Linux gives a process the 8 KiB of tile state only when it asks (kernel documentation,
+// x86/xstate).
 bool RequestTileState() {
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 

@@ -10,11 +10,12 @@
 namespace millrace {
 
 // Instruction sets the CPU kernels are built for, weakest first.
-// kAvx2 = AVX2+FMA+F16C, kAvx512 = F/BW/VL/DQ/VNNI, kAmx = kAvx512 and AVX512-BF16, AMX tiles and bf16.
+// kAvx2 = AVX2+FMA+F16C, kAvx512 = F/BW/VL/DQ/VNNI, kAmx = kAvx512 and AVX512-BF16, AMX tiles and
+// bf16.
 enum class CpuIsa { kScalar, kAvx2, kAvx512, kAmx };
 
-// The strongest one that processor and operating system offer. The first call asks the system for the
-// tile state, for the whole process; where it is refused the answer is kAvx512.
+// The strongest one that processor and operating system offer. The first call asks the system for
+// the tile state, for the whole process; where it is refused the answer is kAvx512.
 CpuIsa DetectCpuIsa();
 // Whether the processor has AVX512-BF16, with or without tiles.
 bool HasAvx512Bf16();

@@ -1,6 +1,6 @@
-// Part of matmul_isa.inc.h: 256 columns of one row of W as four registers of codes and one or two of
-// scales, for AVX-512. Nothing goes through memory, and what the block formats pack as small integers
-// is taken apart by scalar instructions, which run beside the vector units.
+// Part of matmul_isa.inc.h: 256 columns of one row of W as four registers of codes and one or two
+// of scales, for AVX-512. Nothing goes through memory, and what the block formats pack as small
+// integers is taken apart by scalar instructions, which run beside the vector units.
 //
 // The codes are not in the order of the columns: whatever 64 bytes of the block give by shifts and
 // masks alone is one register, and x is loaded in the order that meets it (kFirst, kSecond).
@@ -8,13 +8,15 @@
 #define MILLRACE_KERNELS_MATMUL_CHUNKS_VNNI_INC_H_
 
 #include "kernels/matmul_common.inc.h"
+#include "kernels/matmul_parts_vnni.inc.h"
 
 namespace millrace {
 namespace {
 
 constexpr int kChunk = 256;  // columns
 
-// Register k of a chunk's codes holds columns [32 * kFirst[k], +32) and then [32 * kSecond[k], +32).
+// Register k of a chunk's codes holds columns [32 * kFirst[k], +32) and then [32 * kSecond[k],
+// +32).
 struct NaturalOrder {
   static constexpr int kFirst[4] = {0, 2, 4, 6}, kSecond[4] = {1, 3, 5, 7};
 };
@@ -25,76 +27,13 @@ struct HalvesOrder {  // Q2_K, Q3_K: the same bit pair of both 32-byte halves
   static constexpr int kFirst[4] = {0, 1, 2, 3}, kSecond[4] = {4, 5, 6, 7};
 };
 
-// Sub-blocks of 32: `scale` holds eight scales s, then eight values l; of 16: sixteen scales in `scale`
-// and sixteen l in `low`. A chunk contributes sum(s * dx * dot(code, xq)) - kLow * sum(l * sum(x)).
+// Sub-blocks of 32: `scale` holds eight scales s, then eight values l; of 16: sixteen scales in
+// `scale` and sixteen l in `low`. A chunk contributes sum(s * dx * dot(code, xq)) - kLow * sum(l *
+// sum(x)).
 struct WeightChunk {
   __m512i code[4];
   __m512 scale, low;
 };
-
-inline __m512i Bytes512(int b) { return _mm512_set1_epi8(static_cast<char>(b)); }
-inline __m512i Load512(const uint8_t* p) { return _mm512_loadu_si512(p); }
-inline __m512i TwoHalves(const uint8_t* p, const uint8_t* q) {
-  return _mm512_inserti64x4(
-      _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))),
-      _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q)), 1);
-}
-inline __m512i BothHalves(const uint8_t* p) {
-  return _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-}
-// Bits of b where `mask` has them, those of a elsewhere.
-inline __m512i Select(__m512i mask, __m512i b, __m512i a) {
-  return _mm512_ternarylogic_epi32(mask, b, a, 0xca);
-}
-// (a & mask) | b
-inline __m512i MaskedOr(__m512i a, __m512i mask, __m512i b) {
-  return _mm512_ternarylogic_epi32(a, mask, b, 0xea);
-}
-// Shifts the dwords of the low half by `low` bits and of the high half by `high`: left if positive,
-// right if negative. What crosses a byte is for the caller to mask out.
-template <int low, int high>
-inline __m512i ShiftHalves(__m512i v) {
-  const __m512i by = _mm512_inserti64x4(_mm512_set1_epi32(low & 31), _mm256_set1_epi32(high & 31), 1);
-  return _mm512_rolv_epi32(v, by);
-}
-
-// Four halves `stride` bytes apart, side by side.
-inline uint64_t FourHalves(const uint8_t* p, int stride) {
-  return uint64_t{LoadU16(p)} | uint64_t{LoadU16(p + stride)} << 16 |
-         uint64_t{LoadU16(p + 2 * stride)} << 32 | uint64_t{LoadU16(p + 3 * stride)} << 48;
-}
-inline __m512 EightScalesTwice(const uint8_t* p, int stride) {
-  const __m128i halves = _mm_set_epi64x(static_cast<int64_t>(FourHalves(p + 4 * stride, stride)),
-                                        static_cast<int64_t>(FourHalves(p, stride)));
-  return _mm512_broadcast_f32x8(_mm256_cvtph_ps(halves));
-}
-inline __m512 EightScalesAndMinima(const uint8_t* p, int stride) {
-  return _mm512_cvtph_ps(_mm256_set_epi64x(static_cast<int64_t>(FourHalves(p + 2 + 4 * stride, stride)),
-                                           static_cast<int64_t>(FourHalves(p + 2, stride)),
-                                           static_cast<int64_t>(FourHalves(p + 4 * stride, stride)),
-                                           static_cast<int64_t>(FourHalves(p, stride))));
-}
-
-// Two blocks' nibbles, 16 bytes at p and at q, as 64 codes in order.
-inline __m512i TwoBlocksOfNibbles(const uint8_t* p, const uint8_t* q) {
-  const __m512i first =
-      _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  const __m512i both = _mm512_mask_broadcast_i32x4(
-      first, 0xff00, _mm_loadu_si128(reinterpret_cast<const __m128i*>(q)));
-  const __m512i by = _mm512_set_epi32(4, 4, 4, 4, 0, 0, 0, 0, 4, 4, 4, 4, 0, 0, 0, 0);
-  return _mm512_and_si512(_mm512_srlv_epi32(both, by), Bytes512(15));
-}
-
-// The f16 pair (d, dmin) at p as eight d, then eight dmin.
-inline __m512 PairOfHalves(const uint8_t* p) {
-  int32_t both;
-  memcpy(&both, p, 4);
-  const __m512i which = _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
-  return _mm512_permutexvar_ps(which, _mm512_castps128_ps512(_mm_cvtph_ps(_mm_cvtsi32_si128(both))));
-}
-inline __m512 OneHalf(const uint8_t* p) {
-  return _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(LoadU16(p))));
-}
 
 template <DType T>
 struct ChunkCodec;
@@ -185,11 +124,12 @@ struct ChunkCodec<DType::kQ5_1> : NaturalOrder {
 inline __m512 SixBitScales(const uint8_t* b) {
   uint32_t p[3];
   memcpy(p, b + 4, 12);
-  uint64_t s = (p[0] & 0x3f3f3f3fu) |
-               uint64_t{(p[2] & 0x0f0f0f0fu) | ((p[0] >> 2) & 0x30303030u)} << 32;
+  uint64_t s = (p[0] & 0x3f3f3f3fu) | uint64_t{(p[2] & 0x0f0f0f0fu) | ((p[0] >> 2) & 0x30303030u)}
+                                          << 32;
   uint64_t m = (p[1] & 0x3f3f3f3fu) |
                uint64_t{((p[2] >> 4) & 0x0f0f0f0fu) | ((p[1] >> 2) & 0x30303030u)} << 32;
-  asm("" : "+r"(s), "+r"(m));  // or the compiler does it with three times as many vector instructions
+  asm(""
+      : "+r"(s), "+r"(m));  // or the compiler does it with three times as many vector instructions
   const __m128i both = _mm_set_epi64x(static_cast<int64_t>(m), static_cast<int64_t>(s));
   return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(both)), PairOfHalves(b));
 }
@@ -237,13 +177,13 @@ struct ChunkCodec<DType::kQ6_K> : NaturalOrder {
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
       const __m512i low = Load512(b + 64 * half), high = BothHalves(b + 128 + 32 * half);
-      w.code[2 * half] =
-          MaskedOr(ShiftHalves<4, 2>(high), top, _mm512_and_si512(low, mask));
+      w.code[2 * half] = MaskedOr(ShiftHalves<4, 2>(high), top, _mm512_and_si512(low, mask));
       w.code[2 * half + 1] = MaskedOr(ShiftHalves<0, -2>(high), top,
                                       _mm512_and_si512(_mm512_srli_epi32(low, 4), mask));
     }
     const __m128i scales = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b + 192));
-    w.scale = w.low = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(scales)), OneHalf(b + 208));
+    w.scale = w.low =
+        _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(scales)), OneHalf(b + 208));
     return w;
   }
 };
@@ -262,13 +202,14 @@ struct ChunkCodec<DType::kQ3_K> : HalvesOrder {
                          _mm512_and_si512(_mm512_srli_epi32(pairs, 4), mask));
     w.code[3] = MaskedOr(ShiftHalves<-1, -5>(third), bit,
                          _mm512_and_si512(_mm512_srli_epi32(pairs, 6), mask));
-    w.scale = w.low = _mm512_mul_ps(
-        _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_cvtepu8_epi32(Scales(b + 96)), _mm512_set1_epi32(32))),
-        OneHalf(b + 108));
+    w.scale = w.low =
+        _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_cvtepu8_epi32(Scales(b + 96)),
+                                                          _mm512_set1_epi32(32))),
+                      OneHalf(b + 108));
     return w;
   }
-  // Sixteen 6-bit scales from 12 bytes: low nibbles of bytes 0-7, then their high nibbles; two more bits
-  // from bytes 8-11, two apart.
+  // Sixteen 6-bit scales from 12 bytes: low nibbles of bytes 0-7, then their high nibbles; two more
+  // bits from bytes 8-11, two apart.
   static inline __m128i Scales(const uint8_t* p) {
     uint64_t low;
     uint32_t high;
@@ -304,9 +245,11 @@ struct ChunkCodec<DType::kQ2_K> : HalvesOrder {
 template <DType T>
 inline __m512i ScaleLanes(int k) {
   const int a = ChunkCodec<T>::kFirst[k], b = ChunkCodec<T>::kSecond[k];
-  if constexpr (Codec<T>::kSub == 32) return _mm512_set_epi32(b, b, b, b, b, b, b, b, a, a, a, a, a, a, a, a);
+  if constexpr (Codec<T>::kSub == 32)
+    return _mm512_set_epi32(b, b, b, b, b, b, b, b, a, a, a, a, a, a, a, a);
   const int c = 2 * a, d = 2 * b;
-  return _mm512_set_epi32(d + 1, d + 1, d + 1, d + 1, d, d, d, d, c + 1, c + 1, c + 1, c + 1, c, c, c, c);
+  return _mm512_set_epi32(d + 1, d + 1, d + 1, d + 1, d, d, d, d, c + 1, c + 1, c + 1, c + 1, c, c,
+                          c, c);
 }
 
 }  // namespace

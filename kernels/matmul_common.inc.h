@@ -7,16 +7,17 @@
 #include "kernels/simd.h"
 
 // CASE(T) for every quantised type and for every float type.
-#define MILLRACE_FOR_QUANTIZED(CASE) \
-  CASE(kQ8_0) CASE(kQ4_0) CASE(kQ4_1) CASE(kQ5_0) CASE(kQ5_1) \
-  CASE(kQ4_K) CASE(kQ5_K) CASE(kQ6_K) CASE(kQ3_K) CASE(kQ2_K)
+#define MILLRACE_FOR_QUANTIZED(CASE)                                                              \
+  CASE(kQ8_0)                                                                                     \
+  CASE(kQ4_0) CASE(kQ4_1) CASE(kQ5_0) CASE(kQ5_1) CASE(kQ4_K) CASE(kQ5_K) CASE(kQ6_K) CASE(kQ3_K) \
+      CASE(kQ2_K)
 #define MILLRACE_FOR_FLOAT(CASE) CASE(kF32) CASE(kF16) CASE(kBF16)
 
 namespace millrace {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int kTile = 12;       // rows of x per register tile
+constexpr int kTile = 12;  // rows of x per register tile
 #elif defined(__AVX2__)
 constexpr int kTile = 4;
 #else
@@ -29,7 +30,8 @@ inline void Store(const MatmulOutput& out, int64_t t, int64_t row, float v) {
   *y = out.accumulate ? *y + v : v;
 }
 
-// Bytes between the weights that are computed with and those asked for from DRAM; 2 to 4 KiB were best.
+// Bytes between the weights that are computed with and those asked for from DRAM; 2 to 4 KiB were
+// best.
 constexpr int64_t kPrefetchBytes = 4096;
 
 template <int kBlock>
@@ -56,7 +58,8 @@ void QuantizeBlocks(const float* x, int64_t cols, int8_t* q, float* scale, float
   }
 }
 
-inline void QuantizeRow(const float* x, int64_t cols, int block, int8_t* q, float* scale, float* sum) {
+inline void QuantizeRow(const float* x, int64_t cols, int block, int8_t* q, float* scale,
+                        float* sum) {
   block == 16 ? QuantizeBlocks<16>(x, cols, q, scale, sum)
               : QuantizeBlocks<32>(x, cols, q, scale, sum);
 }

@@ -81,7 +81,8 @@ void MatmulByVectors(const MatmulKernels& kernels, const CpuContext& ctx, FloatV
       args.x = x.data;
       args.x_stride = x.stride;
       if (!panels) return kernels.vector(args, from, to);
-      for (int64_t r = from; r < to; r += unit) kernels.panel(args, r, std::min(r + unit, to), panel);
+      for (int64_t r = from; r < to; r += unit)
+        kernels.panel(args, r, std::min(r + unit, to), panel);
     });
   });
 }

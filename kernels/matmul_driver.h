@@ -1,5 +1,5 @@
-// What Matmul does with a table of inner loops: quantising or packing x, sharing rows of W out to the
-// threads. Internal to the kernels and their tests, which run tables of their own.
+// What Matmul does with a table of inner loops: quantising or packing x, sharing rows of W out to
+// the threads. Internal to the kernels and their tests, which run tables of their own.
 #ifndef MILLRACE_KERNELS_MATMUL_DRIVER_H_
 #define MILLRACE_KERNELS_MATMUL_DRIVER_H_
 
@@ -20,7 +20,8 @@ inline size_t Align64(size_t bytes) { return (bytes + 63) / 64 * 64; }
 void MatmulWith(const MatmulTables& tables, const CpuContext& ctx, FloatView x,
                 absl::Span<const MatmulTarget> targets);
 
-// Quantised targets only, any n. `scratch` holds TiledScratchBytes(n, cols, threads), 64-byte aligned.
+// Quantised targets only, any n. `scratch` holds TiledScratchBytes(n, cols, threads), 64-byte
+// aligned.
 void MatmulTiled(const TileKernels& tiles, ThreadPool& pool, FloatView x,
                  absl::Span<const MatmulTarget> targets, std::byte* scratch);
 size_t TiledScratchBytes(int64_t n, int64_t cols, int threads);
@@ -37,7 +38,8 @@ inline int64_t CountUnits(absl::Span<const MatmulTarget> targets, int64_t unit) 
 
 // Calls f(target, first row, end of rows) for the parts of targets that units [begin, end) are.
 template <typename F>
-void ForUnits(absl::Span<const MatmulTarget> targets, int64_t unit, int64_t begin, int64_t end, F f) {
+void ForUnits(absl::Span<const MatmulTarget> targets, int64_t unit, int64_t begin, int64_t end,
+              F f) {
   int64_t first = 0;  // unit at which the current target begins
   for (const MatmulTarget& target : targets) {
     const int64_t count = (target.w.rows + unit - 1) / unit;

@@ -1,8 +1,9 @@
 // Matmul's inner loops, written once on kernels/simd.h and compiled per instruction set. The file
-// that includes this defines MILLRACE_MATMUL_KERNELS, the name of the function that returns the table.
+// that includes this defines MILLRACE_MATMUL_KERNELS, the name of the function that returns the
+// table.
 //
-// Quantised product of one row w and one row x, with value = s (u - offset) - m per sub-block, and x
-// quantised in blocks as long as the sub-blocks:
+// Quantised product of one row w and one row x, with value = s (u - offset) - m per sub-block, and
+// x quantised in blocks as long as the sub-blocks:
 //   sum_sub s * dx * dot(u, xq)  -  sum_sub (m + s * offset) * dx * sum(xq)
 // The first sum is integer within a sub-block, the second uses the sums of x taken beforehand.
 
@@ -19,10 +20,14 @@ namespace {
 
 void Vector(const MatmulArgs& a, int64_t begin, int64_t end) {
   switch (a.dtype) {
-#define CASE(T) case DType::T: return VectorQuantized<DType::T>(a, begin, end);
+#define CASE(T)  \
+  case DType::T: \
+    return VectorQuantized<DType::T>(a, begin, end);
     MILLRACE_FOR_QUANTIZED(CASE)
 #undef CASE
-#define CASE(T) case DType::T: return VectorFloat<DType::T>(a, begin, end);
+#define CASE(T)  \
+  case DType::T: \
+    return VectorFloat<DType::T>(a, begin, end);
     MILLRACE_FOR_FLOAT(CASE)
 #undef CASE
   }
@@ -30,10 +35,14 @@ void Vector(const MatmulArgs& a, int64_t begin, int64_t end) {
 
 void PanelDispatch(const MatmulArgs& a, int64_t begin, int64_t end, void* scratch) {
   switch (a.dtype) {
-#define CASE(T) case DType::T: return PanelQuantized<DType::T>(a, begin, end, scratch);
+#define CASE(T)  \
+  case DType::T: \
+    return PanelQuantized<DType::T>(a, begin, end, scratch);
     MILLRACE_FOR_QUANTIZED(CASE)
 #undef CASE
-#define CASE(T) case DType::T: return PanelFloat<DType::T>(a, begin, end, scratch);
+#define CASE(T)  \
+  case DType::T: \
+    return PanelFloat<DType::T>(a, begin, end, scratch);
     MILLRACE_FOR_FLOAT(CASE)
 #undef CASE
   }
@@ -42,10 +51,14 @@ void PanelDispatch(const MatmulArgs& a, int64_t begin, int64_t end, void* scratc
 void DequantizeDispatch(DType dtype, const void* row, int64_t cols, float* out) {
   const uint8_t* bytes = static_cast<const uint8_t*>(row);
   switch (dtype) {
-#define CASE(T) case DType::T: return DequantizeBlocks<DType::T>(bytes, cols, out);
+#define CASE(T)  \
+  case DType::T: \
+    return DequantizeBlocks<DType::T>(bytes, cols, out);
     MILLRACE_FOR_QUANTIZED(CASE)
 #undef CASE
-#define CASE(T) case DType::T: return WidenRow<DType::T>(bytes, cols, out);
+#define CASE(T)  \
+  case DType::T: \
+    return WidenRow<DType::T>(bytes, cols, out);
     MILLRACE_FOR_FLOAT(CASE)
 #undef CASE
   }

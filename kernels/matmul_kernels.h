@@ -10,11 +10,12 @@
 namespace millrace {
 
 // Rows of x as int8 in blocks as long as the sub-blocks of the weights they meet, so that a product
-// of two sub-blocks has one scale: x ~ scale * q. Row r of each array starts at r * (its row length).
+// of two sub-blocks has one scale: x ~ scale * q. Row r of each array starts at r * (its row
+// length).
 struct QuantizedRows {
-  int8_t* q = nullptr;        // [n, cols]
-  float* scale = nullptr;     // [n, cols / block]
-  float* sum = nullptr;       // [n, cols / block]: scale * sum of the block's codes
+  int8_t* q = nullptr;     // [n, cols]
+  float* scale = nullptr;  // [n, cols / block]
+  float* sum = nullptr;    // [n, cols / block]: scale * sum of the block's codes
 };
 
 // Values of x that share a scale when they meet weights of this type: 16 or 32; 0 for float types.
@@ -36,9 +37,9 @@ struct MatmulArgs {
   DType dtype = DType::kF32;
   int64_t row_bytes = 0;
   int64_t cols = 0;
-  int64_t n = 0;               // rows of x
-  QuantizedRows xq;            // quantised types, in blocks of ActivationBlock(dtype)
-  const float* x = nullptr;    // float types: [n, cols], x_stride apart
+  int64_t n = 0;             // rows of x
+  QuantizedRows xq;          // quantised types, in blocks of ActivationBlock(dtype)
+  const float* x = nullptr;  // float types: [n, cols], x_stride apart
   int64_t x_stride = 0;
   const uint16_t* xt = nullptr;  // for tiles: x as PackTiles leaves it
   MatmulOutput out;
@@ -50,11 +51,12 @@ inline constexpr int64_t kMaxVectorColumns = 16;
 struct MatmulKernels {
   int panel_rows;  // rows of W that `panel` handles per call
   // Quantises one row of x in blocks of `block` (16 or 32) values; cols is a multiple of 32.
-  void (*quantize_row)(const float* x, int64_t cols, int block, int8_t* q, float* scale, float* sum);
+  void (*quantize_row)(const float* x, int64_t cols, int block, int8_t* q, float* scale,
+                       float* sum);
   // Rows [begin, end) of W times n <= kMaxVectorColumns rows of x.
   void (*vector)(const MatmulArgs& args, int64_t begin, int64_t end);
-  // Up to panel_rows rows of W from `begin` (fewer at the end of W) times all n rows of x. `scratch`
-  // holds PanelScratchBytes(cols), 64-byte aligned.
+  // Up to panel_rows rows of W from `begin` (fewer at the end of W) times all n rows of x.
+  // `scratch` holds PanelScratchBytes(cols), 64-byte aligned.
   void (*panel)(const MatmulArgs& args, int64_t begin, int64_t end, void* scratch);
   void (*dequantize_row)(DType dtype, const void* row, int64_t cols, float* out);
 };
@@ -70,9 +72,9 @@ inline int64_t PanelScratchBytes(int64_t cols) {
 
 // Quantised products on tile registers (AMX), for more rows of x than `vector` is good at.
 // Tiles of x: [ceil(n / 16), cols / 32, 16, 16, 2] bf16; cols is a multiple of 32.
-inline constexpr int64_t kTileInputRows = 256;   // rows of x at most in one call
-inline constexpr int64_t kTilePanelRows = 128;   // rows of W at most in one call
-inline constexpr int64_t kTileChunk = 512;       // columns of W unpacked at a time
+inline constexpr int64_t kTileInputRows = 256;  // rows of x at most in one call
+inline constexpr int64_t kTilePanelRows = 128;  // rows of W at most in one call
+inline constexpr int64_t kTileChunk = 512;      // columns of W unpacked at a time
 
 struct TileKernels {
   // Columns [32 * first, 32 * last) of x [n, cols], rows `stride` values apart.

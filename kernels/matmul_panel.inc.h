@@ -9,10 +9,10 @@ namespace millrace {
 namespace {
 
 struct Panel {
-  const uint8_t* u;   // [cols / 4, kLanes, 4] codes
-  const float* s;     // [cols / kSub, kLanes]
-  const float* m;     // [cols / kSub, kLanes]
-  int rows;           // valid lanes
+  const uint8_t* u;  // [cols / 4, kLanes, 4] codes
+  const float* s;    // [cols / kSub, kLanes]
+  const float* m;    // [cols / kSub, kLanes]
+  int rows;          // valid lanes
 };
 
 template <int kSub, int N>

@@ -5,8 +5,8 @@
 namespace millrace {
 namespace {
 
-// Rows of W per unit of work. Up to 32 rows of x the sums of 32 rows of W stay in tile registers. With
-// more, tall panels read each tile of x less often; they must still be enough for all threads.
+// Rows of W per unit of work. Up to 32 rows of x the sums of 32 rows of W stay in tile registers.
+// With more, tall panels read each tile of x less often; they must still be enough for all threads.
 int64_t PanelRows(int64_t n, int64_t total_rows, int threads) {
   int64_t rows = 32;
   if (n <= 32) return rows;

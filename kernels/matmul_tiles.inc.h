@@ -1,13 +1,13 @@
-// Quantised products on tile registers, for five rows of x and more; a template over the tiles, so that
-// the tests run it on emulated ones. The file that includes this names the tiles' class.
+// Quantised products on tile registers, for five rows of x and more; a template over the tiles, so
+// that the tests run it on emulated ones. The file that includes this names the tiles' class.
 //
 // W is dequantised to bf16 a few KiB at a time, x is rounded to bf16 once, and the tile registers
-// accumulate in f32 over all columns. Why not int8 tiles, which have twice the rate: the scales of 32 (or
-// 16) columns would end every tile product after 32 (or 16) of its 64 columns, so that the rate is
-// halved (or quartered), and the int32 results would have to leave the tiles, be converted, scaled by
-// w's and x's scale and added: 48 vector instructions for each tile product of 16 cycles. Here a tile
-// product is followed by the next. The rounding of w and x to 8 bits of mantissa costs 0.23% where int8
-// blocks of x cost 0.4 to 0.5%.
+// accumulate in f32 over all columns. Why not int8 tiles, which have twice the rate: the scales of
+// 32 (or 16) columns would end every tile product after 32 (or 16) of its 64 columns, so that the
+// rate is halved (or quartered), and the int32 results would have to leave the tiles, be converted,
+// scaled by w's and x's scale and added: 48 vector instructions for each tile product of 16 cycles.
+// Here a tile product is followed by the next. The rounding of w and x to 8 bits of mantissa costs
+// 0.23% where int8 blocks of x cost 0.4 to 0.5%.
 //
 // Unpacking W is what limits small n, and it runs beside the tile unit: while the products of one
 // chunk of columns are under way, the rows of the next chunk are unpacked between them.
@@ -49,11 +49,12 @@ inline void Transpose16(__m512 (&v)[16]) {
   }
 }
 
-// ---- x as operand tiles --------------------------------------------------------------------------
+// ---- x as operand tiles
+// --------------------------------------------------------------------------
 
-// Columns [32 * first, 32 * last) of x [n, cols] to tiles [ceil(n / 16), cols / 32, 16, 16, 2]: tile
-// (g, s), row k, place j holds values 2 k and 2 k + 1 of columns 32 s ... in EvenThenOdd order of row
-// 16 g + j, zeros past row n.
+// Columns [32 * first, 32 * last) of x [n, cols] to tiles [ceil(n / 16), cols / 32, 16, 16, 2]:
+// tile (g, s), row k, place j holds values 2 k and 2 k + 1 of columns 32 s ... in EvenThenOdd order
+// of row 16 g + j, zeros past row n.
 void PackTiles(const float* x, int64_t stride, int64_t n, int64_t cols, int64_t first, int64_t last,
                uint16_t* tiles) {
   const int64_t steps = cols / 32;
@@ -83,7 +84,9 @@ struct TilePanel {
   uint16_t* w[2];              // two chunks in turn, each [rows / 16, chunk / 32, 16, 32] bf16
   float* c;                    // [rows / 16, ceil(n / 16), 16, 16]: sums of W rows by x rows
 
-  int64_t ColumnsOf(int64_t column) const { return a.cols - column < chunk ? a.cols - column : chunk; }
+  int64_t ColumnsOf(int64_t column) const {
+    return a.cols - column < chunk ? a.cols - column : chunk;
+  }
   uint16_t* Tile(int which, int64_t row_block, int64_t step) const {
     return w[which] + (row_block * (chunk / 32) + step) * kTileValues;
   }
@@ -92,8 +95,8 @@ struct TilePanel {
   }
 };
 
-// Unpacks `count` rows' columns from `column` on and asks for the same rows' next chunk; at the end of the
-// rows for those that take their place in the next panel.
+// Unpacks `count` rows' columns from `column` on and asks for the same rows' next chunk; at the end
+// of the rows for those that take their place in the next panel.
 template <DType T>
 void UnpackPanelRows(const TilePanel& p, int64_t column, int64_t first, int64_t count, int which) {
   using C = Codec<T>;
@@ -106,8 +109,8 @@ void UnpackPanelRows(const TilePanel& p, int64_t column, int64_t first, int64_t 
   }
 }
 
-// Unpacks the next chunk's rows evenly over the steps of the current chunk's products, a few rows at a
-// time.
+// Unpacks the next chunk's rows evenly over the steps of the current chunk's products, a few rows
+// at a time.
 template <DType T>
 struct UnpackAhead {
   static constexpr int64_t kRows = 4;
@@ -136,8 +139,8 @@ struct UnpackAhead {
 
 // ---- products -----------------------------------------------------------------------------------
 
-// Tiles 0-3: sums of row blocks (r, r + 1) with groups (g, g + 1); 4, 5: W; 6, 7: x. kPair: the second
-// group exists.
+// Tiles 0-3: sums of row blocks (r, r + 1) with groups (g, g + 1); 4, 5: W; 6, 7: x. kPair: the
+// second group exists.
 template <DType T, bool kPair, typename Tiles>
 inline void MultiplyBlock(Tiles& tiles, const TilePanel& p, int64_t column, int which, int64_t r,
                           int64_t g, UnpackAhead<T>& ahead) {
@@ -159,7 +162,8 @@ inline void MultiplyBlock(Tiles& tiles, const TilePanel& p, int64_t column, int 
 }
 
 template <typename Tiles>
-inline void BeginSums(Tiles& tiles, const TilePanel& p, bool from_zero, int64_t r, int64_t g, bool pair) {
+inline void BeginSums(Tiles& tiles, const TilePanel& p, bool from_zero, int64_t r, int64_t g,
+                      bool pair) {
   tiles.template Zero<0>();
   tiles.template Zero<1>();
   tiles.template Zero<2>();
@@ -181,8 +185,8 @@ inline void EndSums(Tiles& tiles, const TilePanel& p, int64_t r, int64_t g, bool
   tiles.template Store<3>(p.Sums(r + 1, g + 1));
 }
 
-// All products of one panel. Where two row blocks and two groups are all there is, the sums stay in the
-// tiles from the first column to the last.
+// All products of one panel. Where two row blocks and two groups are all there is, the sums stay in
+// the tiles from the first column to the last.
 template <DType T, typename Tiles>
 void MultiplyPanel(const TilePanel& p) {
   Tiles tiles;
@@ -225,8 +229,10 @@ void RunTilePanel(const MatmulArgs& a, int64_t begin, int64_t end, void* scratch
   uint16_t* w = static_cast<uint16_t*>(scratch);
   const int64_t chunk = end - begin <= 32 ? kTileChunk / 2 : kTileChunk;
   const int64_t blocks = (end - begin + 31) / 32 * 2, values = blocks * 16 * chunk;
-  const TilePanel p{a, begin, end - begin, chunk, {w, w + values}, reinterpret_cast<float*>(w + 2 * values)};
-  if ((end - begin) % 32 != 0) memset(w, 0, static_cast<size_t>(4 * values));  // rows that are not there
+  const TilePanel p{a,     begin,           end - begin,
+                    chunk, {w, w + values}, reinterpret_cast<float*>(w + 2 * values)};
+  if ((end - begin) % 32 != 0)
+    memset(w, 0, static_cast<size_t>(4 * values));  // rows that are not there
   MultiplyPanel<T, Tiles>(p);
   for (int64_t g = 0; 16 * g < a.n; ++g) {
     for (int64_t r = 0; 16 * r < p.rows; ++r) StoreSums(p, r, g);
@@ -236,10 +242,13 @@ void RunTilePanel(const MatmulArgs& a, int64_t begin, int64_t end, void* scratch
 template <typename Tiles>
 void TilePanelOf(const MatmulArgs& a, int64_t begin, int64_t end, void* scratch) {
   switch (a.dtype) {
-#define CASE(T) case DType::T: return RunTilePanel<DType::T, Tiles>(a, begin, end, scratch);
+#define CASE(T)  \
+  case DType::T: \
+    return RunTilePanel<DType::T, Tiles>(a, begin, end, scratch);
     MILLRACE_FOR_QUANTIZED(CASE)
 #undef CASE
-    default: return;  // float types have no tile kernel
+    default:
+      return;  // float types have no tile kernel
   }
 }
 

@@ -1,11 +1,13 @@
 // Part of the tile kernels: rows of quantised W as bf16 values.
 //
-// The 32 columns of a group are stored even columns first, then the odd ones (EvenThenOdd): codes lie in
-// bytes, results in words, and so no code has to change its place; x is packed in the same order.
+// The 32 columns of a group are stored even columns first, then the odd ones (EvenThenOdd): codes
+// lie in bytes, results in words, and so no code has to change its place; x is packed in the same
+// order.
 //
-// A 4- or 5-bit code takes its value from a table of the 16 or 32 values of its sub-block, made by one or
-// two multiply-adds and looked up 32 codes at a time: about 50 (4 bits) or 85 (5 bits) vector
-// instructions for 256 weights. Wider codes and sub-blocks of 16 are computed value by value: about 110.
+// A 4- or 5-bit code takes its value from a table of the 16 or 32 values of its sub-block, made by
+// one or two multiply-adds and looked up 32 codes at a time: about 50 (4 bits) or 85 (5 bits)
+// vector instructions for 256 weights. Wider codes and sub-blocks of 16 are computed value by
+// value: about 110.
 #ifndef MILLRACE_KERNELS_MATMUL_UNPACK_BF16_INC_H_
 #define MILLRACE_KERNELS_MATMUL_UNPACK_BF16_INC_H_
 
@@ -18,9 +20,16 @@ namespace {
 template <DType T>
 constexpr int TableBits() {
   switch (T) {
-    case DType::kQ4_0: case DType::kQ4_1: case DType::kQ4_K: return 4;
-    case DType::kQ5_0: case DType::kQ5_1: case DType::kQ5_K: return 5;
-    default: return 0;
+    case DType::kQ4_0:
+    case DType::kQ4_1:
+    case DType::kQ4_K:
+      return 4;
+    case DType::kQ5_0:
+    case DType::kQ5_1:
+    case DType::kQ5_K:
+      return 5;
+    default:
+      return 0;
   }
 }
 
@@ -35,8 +44,8 @@ inline __m512i ToBf16(__m512 first, __m512 second) {
 
 // 32 words in the order of the columns to the order of a group.
 inline __m512i EvenThenOdd(__m512i words) {
-  const __m512i order = _mm512_set_epi16(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1, 30,
-                                         28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  const __m512i order = _mm512_set_epi16(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1,
+                                         30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
   return _mm512_permutexvar_epi16(order, words);
 }
 
@@ -46,7 +55,8 @@ struct TwoGroups {
 };
 
 // Both groups by one table: entries 0-15 the first's, 16-31 the second's.
-inline TwoGroups LookUpFourBits(__m512i codes, const float* s, const float* l, int first, int second) {
+inline TwoGroups LookUpFourBits(__m512i codes, const float* s, const float* l, int first,
+                                int second) {
   const __m512 count = CountFrom(0);
   const __m512i table =
       ToBf16(_mm512_fmsub_ps(count, _mm512_set1_ps(s[first]), _mm512_set1_ps(l[first])),
@@ -59,13 +69,15 @@ inline TwoGroups LookUpFourBits(__m512i codes, const float* s, const float* l, i
 
 inline __m512i FiveBitTable(float s, float l) {
   const __m512 scale = _mm512_set1_ps(s), low = _mm512_set1_ps(l);
-  return ToBf16(_mm512_fmsub_ps(CountFrom(0), scale, low), _mm512_fmsub_ps(CountFrom(16), scale, low));
+  return ToBf16(_mm512_fmsub_ps(CountFrom(0), scale, low),
+                _mm512_fmsub_ps(CountFrom(16), scale, low));
 }
 
-// Four codes a dword to four f32 results each: mantissa bits under the exponent of 256, so that a code c
-// reads 256 + c. scale and low are of the lanes; low holds the 256 as well.
+// Four codes a dword to four f32 results each: mantissa bits under the exponent of 256, so that a
+// code c reads 256 + c. scale and low are of the lanes; low holds the 256 as well.
 inline __m512 ValuesOfByte(__m512i moved, __m512 scale, __m512 low) {
-  const __m512i bits = MaskedOr(moved, _mm512_set1_epi32(0xff << 15), _mm512_set1_epi32(0x43800000));
+  const __m512i bits =
+      MaskedOr(moved, _mm512_set1_epi32(0xff << 15), _mm512_set1_epi32(0x43800000));
   return _mm512_fmsub_ps(_mm512_castsi512_ps(bits), scale, low);
 }
 
@@ -100,8 +112,8 @@ inline __attribute__((always_inline)) void SplitScales(const WeightChunk& w, Chu
   const __m512 factor = _mm512_set1_ps(ChunkCodec<T>::kLow);
   if constexpr (Codec<T>::kSub == 32) {
     _mm512_store_ps(out.s, w.scale);
-    _mm256_store_ps(out.l, _mm512_castps512_ps256(
-                               _mm512_mul_ps(_mm512_shuffle_f32x4(w.scale, w.scale, 0xee), factor)));
+    _mm256_store_ps(out.l, _mm512_castps512_ps256(_mm512_mul_ps(
+                               _mm512_shuffle_f32x4(w.scale, w.scale, 0xee), factor)));
   } else {
     _mm512_store_ps(out.s, w.scale);
     _mm512_store_ps(out.l, _mm512_mul_ps(w.low, factor));
@@ -109,9 +121,11 @@ inline __attribute__((always_inline)) void SplitScales(const WeightChunk& w, Chu
   asm volatile("" : "+m"(out));  // or the compiler finds shuffles to do without the memory
 }
 
-// 256 columns whose blocks begin at b: group g of 32 columns goes to out + g * stride (values of bf16).
+// 256 columns whose blocks begin at b: group g of 32 columns goes to out + g * stride (values of
+// bf16).
 template <DType T>
-inline __attribute__((always_inline)) void ChunkToBf16(const uint8_t* b, uint16_t* out, int64_t stride) {
+inline __attribute__((always_inline)) void ChunkToBf16(const uint8_t* b, uint16_t* out,
+                                                       int64_t stride) {
   using C = ChunkCodec<T>;
   const WeightChunk w = C::Load(b);
   ChunkScales scales;
@@ -132,10 +146,14 @@ inline __attribute__((always_inline)) void ChunkToBf16(const uint8_t* b, uint16_
       const __m512i a = FiveBitTable(scales.s[first], scales.l[first]);
       const __m512i c = FiveBitTable(scales.s[second], scales.l[second]);
       const __m512i odd = _mm512_srli_epi16(w.code[k], 8);
-      StoreHalves(to, _mm512_mask_permutexvar_epi16(_mm512_permutexvar_epi16(w.code[k], a), 0xffff0000,
-                                                    w.code[k], c), apart);
-      StoreHalves(to + 16, _mm512_mask_permutexvar_epi16(_mm512_permutexvar_epi16(odd, a), 0xffff0000,
-                                                         odd, c), apart);
+      StoreHalves(to,
+                  _mm512_mask_permutexvar_epi16(_mm512_permutexvar_epi16(w.code[k], a), 0xffff0000,
+                                                w.code[k], c),
+                  apart);
+      StoreHalves(
+          to + 16,
+          _mm512_mask_permutexvar_epi16(_mm512_permutexvar_epi16(odd, a), 0xffff0000, odd, c),
+          apart);
     } else {
       const TwoGroups groups =
           TableBits<T>() == 4
@@ -167,8 +185,8 @@ inline void GroupToBf16(const uint8_t* b, uint16_t* out) {
 
 // `count` columns of a row whose blocks begin at b, in whole blocks.
 template <DType T>
-inline __attribute__((always_inline)) void ColumnsToBf16(const uint8_t* b, int64_t count, uint16_t* out,
-                                                         int64_t stride) {
+inline __attribute__((always_inline)) void ColumnsToBf16(const uint8_t* b, int64_t count,
+                                                         uint16_t* out, int64_t stride) {
   using C = Codec<T>;
   int64_t c = 0;
   for (; c + kChunk <= count; c += kChunk, b += kChunk / C::kBlock * C::kBytes) {

@@ -1,5 +1,5 @@
-// Part of matmul_isa.inc.h: quantised weights with a few rows of x, for instruction sets without a file
-// of their own.
+// Part of matmul_isa.inc.h: quantised weights with a few rows of x, for instruction sets without a
+// file of their own.
 #ifndef MILLRACE_KERNELS_MATMUL_VECTOR_INC_H_
 #define MILLRACE_KERNELS_MATMUL_VECTOR_INC_H_
 
@@ -10,10 +10,11 @@ namespace {
 
 constexpr int kChunk = 256;  // columns unpacked at a time
 
-// `count` columns (a multiple of the block, at most kChunk) of one row from `column` on: codes, and per
-// sub-block a scale and an effective minimum (m + s * offset).
+// `count` columns (a multiple of the block, at most kChunk) of one row from `column` on: codes, and
+// per sub-block a scale and an effective minimum (m + s * offset).
 template <DType T, typename Out>
-inline void UnpackChunk(const uint8_t* row, int64_t column, int count, Out& out, float* s, float* m) {
+inline void UnpackChunk(const uint8_t* row, int64_t column, int count, Out& out, float* s,
+                        float* m) {
   using C = Codec<T>;
   constexpr int kSubs = C::kBlock / C::kSub;
   const uint8_t* b = row + column / C::kBlock * C::kBytes;
@@ -51,8 +52,8 @@ struct ColumnSums {
 
 // Adds one whole unpacked chunk's products with every row of x.
 template <int kSub>
-inline void DotChunk(const MatmulArgs& a, int64_t column, const RegisterCodes& codes, const float* s,
-                     const float* m, ColumnSums& sums) {
+inline void DotChunk(const MatmulArgs& a, int64_t column, const RegisterCodes& codes,
+                     const float* s, const float* m, ColumnSums& sums) {
   constexpr int kSubs = kChunk / kSub;
   for (int64_t t = 0; t < a.n; ++t) {
     const int64_t sub = t * (a.cols / kSub) + column / kSub;
@@ -73,8 +74,8 @@ inline void DotChunk(const MatmulArgs& a, int64_t column, const RegisterCodes& c
 
 // The same for a last chunk that is not whole.
 template <int kSub>
-inline void DotTail(const MatmulArgs& a, int64_t column, int count, const uint8_t* u, const float* s,
-                    const float* m, ColumnSums& sums) {
+inline void DotTail(const MatmulArgs& a, int64_t column, int count, const uint8_t* u,
+                    const float* s, const float* m, ColumnSums& sums) {
   for (int64_t t = 0; t < a.n; ++t) {
     const int64_t sub = t * (a.cols / kSub) + column / kSub;
     const int8_t* q = a.xq.q + t * a.cols + column;

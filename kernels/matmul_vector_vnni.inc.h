@@ -1,10 +1,10 @@
 // Part of matmul_isa.inc.h: quantised weights with a few rows of x, for AVX-512 with VNNI.
 //
-// One row of W after the other, 256 columns at a time, so that a thread reads one stream: two or four rows
-// side by side would share what is loaded of x, but read DRAM at 60% of the rate when measured. What is
-// unpacked of W serves up to four rows of x. About 32 vector instructions a Q4_K block and row of x, 18 more for each further row of x: two to
-// three times what one core's share of the DRAM bandwidth asks for at n = 1. Every result is summed in the
-// same order whatever n is.
+// One row of W after the other, 256 columns at a time, so that a thread reads one stream: two or
+// four rows side by side would share what is loaded of x, but read DRAM at 60% of the rate when
+// measured. What is unpacked of W serves up to four rows of x. About 32 vector instructions a Q4_K
+// block and row of x, 18 more for each further row of x: two to three times what one core's share
+// of the DRAM bandwidth asks for at n = 1. Every result is summed in the same order whatever n is.
 #ifndef MILLRACE_KERNELS_MATMUL_VECTOR_VNNI_INC_H_
 #define MILLRACE_KERNELS_MATMUL_VECTOR_VNNI_INC_H_
 
@@ -13,8 +13,8 @@
 namespace millrace {
 namespace {
 
-// 256 columns of one row of x in the order of a codec's codes. Sub-blocks of 32: eight scales and eight
-// sums in `scale`; of 16: sixteen scales in `scale`, sixteen sums in `sum`.
+// 256 columns of one row of x in the order of a codec's codes. Sub-blocks of 32: eight scales and
+// eight sums in `scale`; of 16: sixteen scales in `scale`, sixteen sums in `sum`.
 struct InputChunk {
   __m512i q[4];
   __m512 scale, sum;
@@ -35,7 +35,8 @@ inline InputChunk LoadInput(const MatmulArgs& a, int64_t t, int64_t column) {
                  : TwoHalves(q + 32 * C::kFirst[k], q + 32 * C::kSecond[k]);
   }
   if constexpr (kSub == 32) {
-    x.scale = _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(scale)), _mm256_loadu_ps(sum), 1);
+    x.scale =
+        _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(scale)), _mm256_loadu_ps(sum), 1);
     x.sum = x.scale;
   } else {
     x.scale = _mm512_loadu_ps(scale);
@@ -120,10 +121,17 @@ void VectorQuantized(const MatmulArgs& a, int64_t begin, int64_t end) {
     int64_t t = 0;
     for (; t + 4 <= a.n; t += 4) DotRow<T, 4>(a, t, row);
     switch (a.n - t) {
-      case 3: DotRow<T, 3>(a, t, row); break;
-      case 2: DotRow<T, 2>(a, t, row); break;
-      case 1: DotRow<T, 1>(a, t, row); break;
-      default: break;
+      case 3:
+        DotRow<T, 3>(a, t, row);
+        break;
+      case 2:
+        DotRow<T, 2>(a, t, row);
+        break;
+      case 1:
+        DotRow<T, 1>(a, t, row);
+        break;
+      default:
+        break;
     }
   }
 }

@@ -8,8 +8,8 @@
 namespace millrace {
 
 // GB/s (1e9 bytes) at which all threads of `pool` together read `buffer`, each its own contiguous
-// share with software prefetch 4 KiB ahead; the best of some rounds. `buffer` must have been written
-// and be far larger than the last-level cache.
+// share with software prefetch 4 KiB ahead; the best of some rounds. `buffer` must have been
+// written and be far larger than the last-level cache.
 double CpuReadCeiling(absl::Span<const std::byte> buffer, ThreadPool& pool);
 
 }  // namespace millrace

@@ -1,12 +1,13 @@
-// cpu-matmul-bench: Matmul on the CPU against the DRAM read ceiling of the same run, per weight type
-// and number n of activation rows: microseconds a call, GB/s of weights, percent of the ceiling,
-// Tera-op/s. The calls walk through --bytes of distinct matrices (the shapes of a 70B model in turn),
-// so that no weights are found in a cache; a sample of the last results is compared with
-// MatmulReference after timing.
+// cpu-matmul-bench: Matmul on the CPU against the DRAM read ceiling of the same run, per weight
+// type and number n of activation rows: microseconds a call, GB/s of weights, percent of the
+// ceiling, Tera-op/s. The calls walk through --bytes of distinct matrices (the shapes of a 70B
+// model in turn), so that no weights are found in a cache; a sample of the last results is compared
+// with MatmulReference after timing.
 //
 //   --threads N       default: all usable        --types q4_K,q6_K   default: all
 //   --n 1,8,32        default: 1 to 256          --bytes 4           GiB of weights, default 4
-//   --isa avx512      default: the best there is --huge              ask for huge pages (the runtime's
+//   --isa avx512      default: the best there is --huge              ask for huge pages (the
+//   runtime's
 //                                                mapped files have ordinary ones)
 #include <sys/mman.h>
 
@@ -57,12 +58,23 @@ absl::Span<std::byte> MapPages(int64_t bytes, bool huge) {
 // Offsets of a block's f16 fields; any other byte may be anything.
 std::vector<int> HalfFieldsOf(DType dtype) {
   switch (dtype) {
-    case DType::kQ8_0: case DType::kQ4_0: case DType::kQ5_0: return {0};
-    case DType::kQ4_1: case DType::kQ5_1: case DType::kQ4_K: case DType::kQ5_K: return {0, 2};
-    case DType::kQ6_K: return {208};
-    case DType::kQ3_K: return {108};
-    case DType::kQ2_K: return {80, 82};
-    default: return {};
+    case DType::kQ8_0:
+    case DType::kQ4_0:
+    case DType::kQ5_0:
+      return {0};
+    case DType::kQ4_1:
+    case DType::kQ5_1:
+    case DType::kQ4_K:
+    case DType::kQ5_K:
+      return {0, 2};
+    case DType::kQ6_K:
+      return {208};
+    case DType::kQ3_K:
+      return {108};
+    case DType::kQ2_K:
+      return {80, 82};
+    default:
+      return {};
   }
 }
 
@@ -75,7 +87,7 @@ std::vector<std::byte> Pattern(DType dtype) {
   for (size_t i = 0; i + 8 <= bytes.size(); i += 8) {
     uint64_t word = rng();
     if (!info.quantized) {  // floats of both signs and moderate size
-      word = dtype == DType::kF16 ? (word & 0x83ff83ff83ff83ffu) | 0x2400240024002400u
+      word = dtype == DType::kF16    ? (word & 0x83ff83ff83ff83ffu) | 0x2400240024002400u
              : dtype == DType::kBF16 ? (word & 0x80ff80ff80ff80ffu) | 0x3d003d003d003d00u
                                      : (word & 0x80ffffff80ffffffu) | 0x3d0000003d000000u;
     }

@@ -1,7 +1,7 @@
-// Tile registers in plain C++, with the members of AmxTiles (kernels/amx_tiles.h): lets the tile kernels
-// be tested on processors without AMX. Semantics after Intel's Software Developer's Manual, volume 2,
-// TDPBF16PS: for each row of a, its pairs in order, even value first; f32 sums without the fused
-// rounding the processor may use.
+// Tile registers in plain C++, with the members of AmxTiles (kernels/amx_tiles.h): lets the tile
+// kernels be tested on processors without AMX. Semantics after Intel's Software Developer's Manual,
+// volume 2, TDPBF16PS: for each row of a, its pairs in order, even value first; f32 sums without
+// the fused rounding the processor may use.
 #ifndef MILLRACE_TESTS_KERNELS_EMULATED_TILES_H_
 #define MILLRACE_TESTS_KERNELS_EMULATED_TILES_H_
 

@@ -61,8 +61,8 @@ inline std::vector<float> RunMatmul(MatmulData& data, CpuIsa isa, int threads,
   std::vector<float> y(static_cast<size_t>(c.n * stride), kCanary);
   for (int64_t t = 0; t < c.n; ++t) {
     for (int64_t r = 0; r < c.rows; ++r) {
-      y[t * stride + r] = c.accumulate ? data.start[t * c.rows + r]
-                                       : std::numeric_limits<float>::quiet_NaN();
+      y[t * stride + r] =
+          c.accumulate ? data.start[t * c.rows + r] : std::numeric_limits<float>::quiet_NaN();
     }
   }
   MatmulTarget target = data.TargetOf(y.data(), stride);

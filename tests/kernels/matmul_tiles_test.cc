@@ -1,4 +1,5 @@
-// The AMX kernels on emulated tiles, on any processor with AVX512-BF16: unpacking, layout, sums, edges.
+// The AMX kernels on emulated tiles, on any processor with AVX512-BF16: unpacking, layout, sums,
+// edges.
 #include "kernels/matmul_driver.h"
 #include "tests/kernels/emulated_tile_kernels.h"
 #include "tests/kernels/matmul_cases.h"
@@ -21,10 +22,12 @@ std::vector<float> ProductOfRounded(MatmulData& data) {
   const std::vector<float> x = Rounded(data.x);
   std::vector<float> w(static_cast<size_t>(c.cols)), y = data.start;
   for (int64_t r = 0; r < c.rows; ++r) {
-    DequantizeRow(c.dtype, data.weights.data() + r * RowBytes(c.dtype, c.cols).count(), c.cols, w.data());
+    DequantizeRow(c.dtype, data.weights.data() + r * RowBytes(c.dtype, c.cols).count(), c.cols,
+                  w.data());
     w = Rounded(w);
     for (int64_t t = 0; t < c.n; ++t) {
-      double sum = (c.bias ? data.bias[r] : 0.0) + (c.accumulate ? data.start[t * c.rows + r] : 0.0);
+      double sum =
+          (c.bias ? data.bias[r] : 0.0) + (c.accumulate ? data.start[t * c.rows + r] : 0.0);
       for (int64_t i = 0; i < c.cols; ++i) sum += static_cast<double>(w[i]) * x[t * c.cols + i];
       y[t * c.rows + r] = static_cast<float>(sum);
     }
