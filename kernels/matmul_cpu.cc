@@ -11,6 +11,8 @@ namespace {
 constexpr int64_t kPanelFromRows = 9;
 // Rows of W per unit of work in the matrix-vector path.
 constexpr int64_t kVectorRows = 16;
+// Rows of x that meet float weights at a time: 32 of 8192 values are 1 MiB.
+constexpr int64_t kFloatInputRows = 32;
 
 MatmulTables TablesFor(CpuIsa isa) {
 #if defined(__x86_64__)
@@ -55,6 +57,20 @@ void CheckTarget(FloatView x, const MatmulTarget& target) {
   MILLRACE_CHECK(target.y.cols == target.w.rows);
 }
 
+// Float weights need no unpacking: a few rows of W, in the cache after the first time, meet all
+// rows of x, some of them at a time.
+void FloatRows(const MatmulKernels& kernels, MatmulArgs args, FloatView x, FloatView y,
+               int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; row += kVectorRows) {
+    for (int64_t t = 0; t < x.rows; t += kFloatInputRows) {
+      args.n = std::min(kFloatInputRows, x.rows - t);
+      args.x = x.row(t);
+      args.out.y = y.row(t);
+      kernels.vector(args, row, std::min(row + kVectorRows, end));
+    }
+  }
+}
+
 // x stays f32 for float weights and is quantised for the others, at most once per block length.
 void MatmulByVectors(const MatmulKernels& kernels, const CpuContext& ctx, FloatView x,
                      absl::Span<const MatmulTarget> targets) {
@@ -78,11 +94,12 @@ void MatmulByVectors(const MatmulKernels& kernels, const CpuContext& ctx, FloatV
     ForUnits(targets, unit, begin, end, [&](const MatmulTarget& target, int64_t from, int64_t to) {
       MatmulArgs args = ArgsFor(target, x.rows);
       args.xq = rows_for(target.w.dtype);
-      args.x = x.data;
       args.x_stride = x.stride;
+      if (!Info(args.dtype).quantized) return FloatRows(kernels, args, x, target.y, from, to);
       if (!panels) return kernels.vector(args, from, to);
-      for (int64_t r = from; r < to; r += unit)
+      for (int64_t r = from; r < to; r += unit) {
         kernels.panel(args, r, std::min(r + unit, to), panel);
+      }
     });
   });
 }

@@ -7,10 +7,6 @@
 namespace millrace {
 namespace {
 
-constexpr int kFloatChunk = 1024;  // columns widened at a time
-
-// ---- matrix-vector: a few rows of x ------------------------------------------------------------
-
 // R rows of W with N rows of x.
 template <DType T, int R, int N>
 inline void DotFloatRows(const MatmulArgs& a, int64_t t0, int64_t row) {
@@ -44,7 +40,9 @@ inline void DotFloatRows(const MatmulArgs& a, int64_t t0, int64_t row) {
 template <DType T, int R>
 inline void VectorFloatRows(const MatmulArgs& a, int64_t row) {
   int64_t t = 0;
-  for (; t + 4 <= a.n; t += 4) DotFloatRows<T, R, 4>(a, t, row);
+  if constexpr (kLanes == 16) {  // sixteen sums need more registers than AVX2 has
+    for (; t + 4 <= a.n; t += 4) DotFloatRows<T, R, 4>(a, t, row);
+  }
   for (; t + 2 <= a.n; t += 2) DotFloatRows<T, R, 2>(a, t, row);
   for (; t < a.n; ++t) DotFloatRows<T, R, 1>(a, t, row);
 }
@@ -55,58 +53,6 @@ void VectorFloat(const MatmulArgs& a, int64_t begin, int64_t end) {
   int64_t row = begin;
   for (; row + 4 <= end; row += 4) VectorFloatRows<T, 4>(a, row);
   for (; row < end; ++row) VectorFloatRows<T, 1>(a, row);
-}
-
-// ---- matrix-matrix: kLanes rows of W, one per lane, times many rows of x ------------------------
-
-template <int N>
-void TileFloat(const MatmulArgs& a, const float* panel, int64_t column, int count, int64_t t0,
-               int64_t row, int rows, bool first) {
-  VF acc[N] = {};
-  const float* x = a.x + t0 * a.x_stride + column;
-  for (int c = 0; c < count; ++c) {
-    const VF w = LoadF(panel + c * kLanes);
-#pragma GCC unroll 12
-    for (int t = 0; t < N; ++t) acc[t] = Fma(w, SetF(x[t * a.x_stride + c]), acc[t]);
-  }
-  MatmulOutput out = a.out;
-  if (!first) {
-    out.bias = nullptr;
-    out.accumulate = true;
-  }
-#pragma GCC unroll 12
-  for (int t = 0; t < N; ++t) StorePanel(out, t0 + t, row, rows, acc[t]);
-}
-
-template <DType T>
-void PanelFloat(const MatmulArgs& a, int64_t begin, int64_t end, void* scratch) {
-  constexpr int kBytes = kElementBytes<T>;
-  const int rows = static_cast<int>(end - begin);
-  float* panel = static_cast<float*>(scratch);  // [count, kLanes]
-  if (rows < kLanes) memset(panel, 0, sizeof(float) * kLanes * kFloatChunk);
-  for (int64_t column = 0; column < a.cols; column += kFloatChunk) {
-    const int count =
-        static_cast<int>(a.cols - column < kFloatChunk ? a.cols - column : kFloatChunk);
-    for (int r = 0; r < rows; ++r) {
-      const uint8_t* w = a.w + (begin + r) * a.row_bytes + column * kBytes;
-      int c = 0;
-      for (; c + kLanes <= count; c += kLanes) {
-        float wide[kLanes];
-        StoreF(wide, LoadWeights<T>(w + c * kBytes));
-        for (int i = 0; i < kLanes; ++i) panel[(c + i) * kLanes + r] = wide[i];
-      }
-      for (; c < count; ++c) panel[c * kLanes + r] = LoadWeight<T>(w + c * kBytes);
-    }
-    const bool first = column == 0;
-    int64_t t = 0;
-    for (; t + kTile <= a.n; t += kTile) {
-      TileFloat<kTile>(a, panel, column, count, t, begin, rows, first);
-    }
-    if constexpr (kTile > 4) {
-      for (; t + 4 <= a.n; t += 4) TileFloat<4>(a, panel, column, count, t, begin, rows, first);
-    }
-    for (; t < a.n; ++t) TileFloat<1>(a, panel, column, count, t, begin, rows, first);
-  }
 }
 
 }  // namespace

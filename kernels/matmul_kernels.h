@@ -53,21 +53,18 @@ struct MatmulKernels {
   // Quantises one row of x in blocks of `block` (16 or 32) values; cols is a multiple of 32.
   void (*quantize_row)(const float* x, int64_t cols, int block, int8_t* q, float* scale,
                        float* sum);
-  // Rows [begin, end) of W times n <= kMaxVectorColumns rows of x.
+  // Rows [begin, end) of W times n rows of x, at most kMaxVectorColumns where W is quantised.
   void (*vector)(const MatmulArgs& args, int64_t begin, int64_t end);
-  // Up to panel_rows rows of W from `begin` (fewer at the end of W) times all n rows of x.
-  // `scratch` holds PanelScratchBytes(cols), 64-byte aligned.
+  // Up to panel_rows rows of quantised W from `begin` (fewer at the end of W) times all n rows of
+  // x. `scratch` holds PanelScratchBytes(cols), 64-byte aligned.
   void (*panel)(const MatmulArgs& args, int64_t begin, int64_t end, void* scratch);
   void (*dequantize_row)(DType dtype, const void* row, int64_t cols, float* out);
 };
 
-// Bytes of scratch per thread for `panel`, any instruction set.
+// Bytes of scratch per thread for `panel`, any instruction set: 16 rows of codes and, per 16
+// columns, 16 scales and 16 minima.
 inline int64_t PanelScratchBytes(int64_t cols) {
-  // Quantised: 16 rows of codes and, per 16 columns, 16 scales and 16 minima. Float: chunks of 1024
-  // columns by 16 rows of f32.
-  const int64_t quantized = 16 * cols + 2 * 16 * 4 * ((cols + 15) / 16);
-  const int64_t floats = 16 * 4 * 1024;
-  return (quantized > floats ? quantized : floats) + 4096;
+  return 16 * cols + 2 * 16 * 4 * ((cols + 15) / 16) + 4096;
 }
 
 // Quantised products on tile registers (AMX), for more rows of x than `vector` is good at.
