@@ -10,9 +10,15 @@
 namespace millrace {
 
 // Instruction sets the CPU kernels are built for, weakest first.
-enum class CpuIsa { kScalar, kAvx2, kAvx512 };  // kAvx2 = AVX2+FMA+F16C, kAvx512 = F/BW/VL/DQ/VNNI
+// kAvx2 = AVX2+FMA+F16C, kAvx512 = F/BW/VL/DQ/VNNI, kAmx = kAvx512 and AVX512-BF16, AMX tiles and
+// bf16.
+enum class CpuIsa { kScalar, kAvx2, kAvx512, kAmx };
 
+// The strongest one that processor and operating system offer. The first call asks the system for
+// the tile state, for the whole process; where it is refused the answer is kAvx512.
 CpuIsa DetectCpuIsa();
+// Whether the processor has AVX512-BF16, with or without tiles.
+bool HasAvx512Bf16();
 absl::string_view CpuIsaName(CpuIsa isa);
 
 // Not owned: pool and scratch outlive the call. One CpuContext is used by one thread at a time.

@@ -9,14 +9,20 @@
 
 namespace millrace {
 
-// Rows of x as int8 in blocks of 32 with one scale each, plus what the products need beside them.
-// Row r of each array starts at r * (its own row length).
+// Rows of x as int8 in blocks as long as the sub-blocks of the weights they meet, so that a product
+// of two sub-blocks has one scale: x ~ scale * q. Row r of each array starts at r * (its row
+// length).
 struct QuantizedRows {
-  int8_t* q = nullptr;        // [n, cols]
-  float* scale = nullptr;     // [n, cols / 32]: x ~ scale * q
-  float* scale16 = nullptr;   // [n, cols / 16]: the same, twice for each block
-  float* sum16 = nullptr;     // [n, cols / 16]: scale * sum of 16 codes
+  int8_t* q = nullptr;     // [n, cols]
+  float* scale = nullptr;  // [n, cols / block]
+  float* sum = nullptr;    // [n, cols / block]: scale * sum of the block's codes
 };
+
+// Values of x that share a scale when they meet weights of this type: 16 or 32; 0 for float types.
+inline int ActivationBlock(DType dtype) {
+  if (!Info(dtype).quantized) return 0;
+  return dtype == DType::kQ6_K || dtype == DType::kQ3_K || dtype == DType::kQ2_K ? 16 : 32;
+}
 
 // Where results go: y[t * stride + row], with optional bias[row].
 struct MatmulOutput {
@@ -31,10 +37,11 @@ struct MatmulArgs {
   DType dtype = DType::kF32;
   int64_t row_bytes = 0;
   int64_t cols = 0;
-  int64_t n = 0;               // rows of x
-  QuantizedRows xq;            // quantised types
-  const float* x = nullptr;    // float types: [n, cols], x_stride apart
+  int64_t n = 0;             // rows of x
+  QuantizedRows xq;          // quantised types, in blocks of ActivationBlock(dtype)
+  const float* x = nullptr;  // float types: [n, cols], x_stride apart
   int64_t x_stride = 0;
+  const uint16_t* xt = nullptr;  // for tiles: x as PackTiles leaves it
   MatmulOutput out;
 };
 
@@ -43,29 +50,55 @@ inline constexpr int64_t kMaxVectorColumns = 16;
 
 struct MatmulKernels {
   int panel_rows;  // rows of W that `panel` handles per call
-  // Quantises one row of x; cols is a multiple of 32.
-  void (*quantize_row)(const float* x, int64_t cols, int8_t* q, float* scale, float* scale16,
-                       float* sum16);
-  // Rows [begin, end) of W times n <= kMaxVectorColumns rows of x.
+  // Quantises one row of x in blocks of `block` (16 or 32) values; cols is a multiple of 32.
+  void (*quantize_row)(const float* x, int64_t cols, int block, int8_t* q, float* scale,
+                       float* sum);
+  // Rows [begin, end) of W times n rows of x, at most kMaxVectorColumns where W is quantised.
   void (*vector)(const MatmulArgs& args, int64_t begin, int64_t end);
-  // Up to panel_rows rows of W from `begin` (fewer at the end of W) times all n rows of x. `scratch`
-  // holds PanelScratchBytes(cols), 64-byte aligned.
+  // Up to panel_rows rows of quantised W from `begin` (fewer at the end of W) times all n rows of
+  // x. `scratch` holds PanelScratchBytes(cols), 64-byte aligned.
   void (*panel)(const MatmulArgs& args, int64_t begin, int64_t end, void* scratch);
   void (*dequantize_row)(DType dtype, const void* row, int64_t cols, float* out);
 };
 
-// Bytes of scratch per thread for `panel`, any instruction set.
+// Bytes of scratch per thread for `panel`, any instruction set: 16 rows of codes and, per 16
+// columns, 16 scales and 16 minima.
 inline int64_t PanelScratchBytes(int64_t cols) {
-  // Quantised: 16 rows of codes and, per 16 columns, 16 scales and 16 minima. Float: chunks of 1024
-  // columns by 16 rows of f32.
-  const int64_t quantized = 16 * cols + 2 * 16 * 4 * ((cols + 15) / 16);
-  const int64_t floats = 16 * 4 * 1024;
-  return (quantized > floats ? quantized : floats) + 4096;
+  return 16 * cols + 2 * 16 * 4 * ((cols + 15) / 16) + 4096;
 }
+
+// Quantised products on tile registers (AMX), for more rows of x than `vector` is good at.
+// Tiles of x: [ceil(n / 16), cols / 32, 16, 16, 2] bf16; cols is a multiple of 32.
+inline constexpr int64_t kTileInputRows = 256;  // rows of x at most in one call
+inline constexpr int64_t kTilePanelRows = 128;  // rows of W at most in one call
+inline constexpr int64_t kTileChunk = 512;      // columns of W unpacked at a time
+
+struct TileKernels {
+  // Columns [32 * first, 32 * last) of x [n, cols], rows `stride` values apart.
+  void (*pack)(const float* x, int64_t stride, int64_t n, int64_t cols, int64_t first, int64_t last,
+               uint16_t* tiles);
+  // Rows [begin, end) of W, at most kTilePanelRows, with args.xt. `scratch` holds
+  // TilePanelScratchBytes(args.n), 64-byte aligned.
+  void (*panel)(const MatmulArgs& args, int64_t begin, int64_t end, void* scratch);
+};
+
+inline int64_t TileInputBytes(int64_t n, int64_t cols) { return (n + 15) / 16 * 16 * cols * 2; }
+
+// Two chunks of W as bf16 and the sums.
+inline int64_t TilePanelScratchBytes(int64_t n) {
+  return 2 * kTilePanelRows * kTileChunk * 2 + kTilePanelRows * ((n + 15) / 16 * 16) * 4;
+}
+
+// What one instruction set has. `tiles` is null where there are no tile registers.
+struct MatmulTables {
+  const MatmulKernels& kernels;
+  const TileKernels* tiles = nullptr;
+};
 
 const MatmulKernels& ScalarMatmulKernels();
 const MatmulKernels& Avx2MatmulKernels();    // x86-64 only
 const MatmulKernels& Avx512MatmulKernels();  // x86-64 only
+const TileKernels& AmxTileKernels();         // x86-64 only
 
 }  // namespace millrace
 

@@ -9,7 +9,7 @@ namespace millrace {
 
 inline const OpsKernels& OpsKernelsFor(const CpuContext& ctx) {
 #if defined(__x86_64__)
-  if (ctx.isa == CpuIsa::kAvx512) return Avx512OpsKernels();
+  if (ctx.isa >= CpuIsa::kAvx512) return Avx512OpsKernels();
   if (ctx.isa == CpuIsa::kAvx2) return Avx2OpsKernels();
 #endif
   return ScalarOpsKernels();

@@ -102,21 +102,6 @@ inline VI DotU8S8(VI acc, VI u, VI s) {
 #endif
 }
 
-// Lane i of the result is lane (part * kLanes + i) / 4 of v: each value four times over.
-inline VF RepeatFour(VF v, int part) {
-#if defined(__AVX512F__)
-  const __m512i quarter = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
-  return (VF)_mm512_permutexvar_ps(_mm512_add_epi32(quarter, _mm512_set1_epi32(4 * part)),
-                                   (__m512)v);
-#elif defined(__AVX2__)
-  const __m256i half = _mm256_set_epi32(1, 1, 1, 1, 0, 0, 0, 0);
-  return (VF)_mm256_permutevar8x32_ps((__m256)v,
-                                      _mm256_add_epi32(half, _mm256_set1_epi32(2 * part)));
-#else
-  return SetF(v[part]);
-#endif
-}
-
 // kLanes consecutive halves or bfloat16 values as f32.
 inline VF LoadHalf(const void* p) {
 #if defined(__AVX512F__)

@@ -49,11 +49,22 @@ struct ThreadPool::State {
 
   // Valid while open != 0; written by the caller only while nobody is inside.
   int64_t n = 0;
-  int64_t grain = 1;
+  int64_t grain = 1;  // 0: guided
   const absl::FunctionRef<void(int64_t, int64_t, int)>* body = nullptr;
   uint64_t generation = 0;  // caller's
 
+  void RunGuided(int thread) {
+    int64_t begin = next.load(std::memory_order_relaxed);
+    while (begin < n) {
+      const int64_t end = begin + std::max<int64_t>(1, (n - begin) / (2 * size));
+      if (!next.compare_exchange_weak(begin, end, std::memory_order_relaxed)) continue;
+      (*body)(begin, end, thread);
+      begin = next.load(std::memory_order_relaxed);
+    }
+  }
+
   void RunShare(int thread) {
+    if (grain == 0) return RunGuided(thread);
     for (;;) {
       const int64_t begin = next.fetch_add(grain, std::memory_order_relaxed);
       if (begin >= n) return;
@@ -119,11 +130,21 @@ void ThreadPool::ParallelFor(int64_t n, int64_t grain,
                              absl::FunctionRef<void(int64_t, int64_t, int)> f) {
   if (n <= 0) return;
   grain = std::max<int64_t>(1, grain);
-  State& s = *state_;
-  if (s.size == 1 || n <= grain) {
+  if (state_->size == 1 || n <= grain) {
     for (int64_t begin = 0; begin < n; begin += grain) f(begin, std::min(begin + grain, n), 0);
     return;
   }
+  Run(n, grain, f);
+}
+
+void ThreadPool::ParallelGuided(int64_t n, absl::FunctionRef<void(int64_t, int64_t, int)> f) {
+  if (n <= 0) return;
+  if (state_->size == 1 || n == 1) return f(0, n, 0);
+  Run(n, 0, f);
+}
+
+void ThreadPool::Run(int64_t n, int64_t grain, absl::FunctionRef<void(int64_t, int64_t, int)> f) {
+  State& s = *state_;
   s.n = n;
   s.grain = grain;
   s.body = &f;

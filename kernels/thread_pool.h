@@ -4,9 +4,11 @@
 // 2. ParallelFor(n, grain, f) calls f(begin, end, thread) until [0, n) is covered, each index once,
 //    chunks of at most `grain` handed out dynamically; it returns when all are done. `thread` is in
 //    [0, size()), stable within one call, so per-thread scratch may be indexed by it.
+//    ParallelGuided is the same with long contiguous runs first: each thread takes half of its fair
+//    share of what is left, so that it streams through memory, and short runs even out the end.
 // 3. Workers spin for some microseconds after a loop (decode issues hundreds of short loops per
 //    token), then sleep: an idle pool uses no CPU.
-// 4. ParallelFor is called by one thread at a time (the device's owner) and does not nest.
+// 4. ParallelFor and ParallelGuided are called by one thread at a time (the device's owner) and do not nest.
 // 5. f must not throw.
 #ifndef MILLRACE_KERNELS_THREAD_POOL_H_
 #define MILLRACE_KERNELS_THREAD_POOL_H_
@@ -28,8 +30,12 @@ class ThreadPool {
   int size() const;
   void ParallelFor(int64_t n, int64_t grain,
                    absl::FunctionRef<void(int64_t begin, int64_t end, int thread)> f);
+  void ParallelGuided(int64_t n,
+                      absl::FunctionRef<void(int64_t begin, int64_t end, int thread)> f);
 
  private:
+  // grain 0: guided.
+  void Run(int64_t n, int64_t grain, absl::FunctionRef<void(int64_t, int64_t, int)> f);
   struct State;
   std::unique_ptr<State> state_;
 };

@@ -17,6 +17,7 @@ inline std::vector<CpuIsa> AvailableIsas() {
   std::vector<CpuIsa> isas = {CpuIsa::kScalar};
   if (DetectCpuIsa() >= CpuIsa::kAvx2) isas.push_back(CpuIsa::kAvx2);
   if (DetectCpuIsa() >= CpuIsa::kAvx512) isas.push_back(CpuIsa::kAvx512);
+  if (DetectCpuIsa() >= CpuIsa::kAmx) isas.push_back(CpuIsa::kAmx);
   return isas;
 }
 

@@ -1,109 +1,33 @@
 #include "kernels/matmul.h"
 
-#include <gtest/gtest.h>
-
-#include <limits>
-
-#include "tests/kernels/kernel_testing.h"
+#include "kernels/matmul_driver.h"
+#include "tests/kernels/matmul_cases.h"
 
 namespace millrace {
 namespace {
 
-struct Case {
-  DType dtype;
-  int64_t rows, cols, n;
-  bool bias = false, accumulate = false, unaligned = false;
-};
+using Case = MatmulCase;
 
-// Runs one case on one instruction set inside a poisoned, fenced output; returns y.
-std::vector<float> RunCase(const Case& c, CpuIsa isa, const std::vector<uint8_t>& weights,
-                           std::vector<float>& x, const std::vector<float>& bias,
-                           const std::vector<float>& start) {
-  constexpr float kCanary = 12345.0f;
-  const int64_t stride = c.rows + 3;
-  std::vector<uint8_t> shifted(weights.size() + 1);
-  std::memcpy(shifted.data() + 1, weights.data(), weights.size());
-  std::vector<float> y(static_cast<size_t>(c.n * stride), kCanary);
-  for (int64_t t = 0; t < c.n; ++t) {
-    for (int64_t r = 0; r < c.rows; ++r) {
-      y[t * stride + r] = c.accumulate ? start[t * c.rows + r]
-                                       : std::numeric_limits<float>::quiet_NaN();
-    }
-  }
-  MatmulTarget target;
-  target.w = {c.unaligned ? shifted.data() + 1 : weights.data(), c.dtype, c.rows, c.cols};
-  target.bias = c.bias ? bias.data() : nullptr;
-  target.accumulate = c.accumulate;
-  target.y = FloatView(y.data(), c.n, c.rows, stride);
-  TestContext context(isa, 2, MatmulScratchBytes(c.n, c.cols, 2));
-  Matmul(context.get(), FloatView(x.data(), c.n, c.cols), {&target, 1});
-  std::vector<float> out;
-  for (int64_t t = 0; t < c.n; ++t) {
-    for (int64_t r = 0; r < stride; ++r) {
-      if (r < c.rows) {
-        out.push_back(y[t * stride + r]);
-      } else {
-        EXPECT_EQ(y[t * stride + r], kCanary) << "wrote past row " << t;
-      }
-    }
-  }
-  return out;
+// On AMX, five rows of x and more are multiplied in bf16, not in int8 as everywhere else.
+bool InBf16(const Case& c, CpuIsa isa) {
+  return isa == CpuIsa::kAmx && Info(c.dtype).quantized && c.n >= kTilesFromRows;
 }
 
-// Root of the sum of squares of all products: the size of y were its terms independent. Errors are
-// measured against it, so that a y which happens to cancel is no failure.
-double ProductNorm(const Case& c, const std::vector<uint8_t>& weights,
-                   const std::vector<float>& x) {
-  const int64_t row_bytes = RowBytes(c.dtype, c.cols).count();
-  std::vector<float> w(static_cast<size_t>(c.cols));
-  std::vector<double> x_squared(static_cast<size_t>(c.cols));
-  for (int64_t t = 0; t < c.n; ++t) {
-    for (int64_t i = 0; i < c.cols; ++i) {
-      x_squared[i] += static_cast<double>(x[t * c.cols + i]) * x[t * c.cols + i];
-    }
-  }
-  double sum = 0;
-  for (int64_t r = 0; r < c.rows; ++r) {
-    DequantizeRow(c.dtype, weights.data() + r * row_bytes, c.cols, w.data());
-    for (int64_t i = 0; i < c.cols; ++i) sum += static_cast<double>(w[i]) * w[i] * x_squared[i];
-  }
-  return std::sqrt(sum);
-}
-
-double Distance(const std::vector<float>& a, const std::vector<float>& b) {
-  double sum = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    if (std::isnan(a[i])) return 1e30;
-    sum += (static_cast<double>(a[i]) - b[i]) * (static_cast<double>(a[i]) - b[i]);
-  }
-  return std::sqrt(sum);
-}
-
+// One case on every instruction set.
 void CheckCase(const Case& c, std::mt19937_64& rng) {
-  const std::vector<uint8_t> weights = RandomWeights(c.dtype, c.rows, c.cols, rng);
-  std::vector<float> x = RandomFloats(static_cast<size_t>(c.n * c.cols), rng);
-  const std::vector<float> bias = RandomFloats(static_cast<size_t>(c.rows), rng);
-  const std::vector<float> start = RandomFloats(static_cast<size_t>(c.n * c.rows), rng);
-  std::vector<float> expected = start;
-  MatmulTarget target;
-  target.w = {weights.data(), c.dtype, c.rows, c.cols};
-  target.bias = c.bias ? bias.data() : nullptr;
-  target.accumulate = c.accumulate;
-  target.y = FloatView(expected.data(), c.n, c.rows);
-  MatmulReference(FloatView(x.data(), c.n, c.cols), target);
-
-  const std::string what =
-      std::string(DTypeName(c.dtype)) + " rows " + std::to_string(c.rows) + " cols " +
-      std::to_string(c.cols) + " n " + std::to_string(c.n);
+  MatmulData data(c, rng);
+  const std::vector<float> expected = ExpectedOf(data);
   // Int8 activations cost about 0.4% on blocks of 32; plain floats only rounding.
   const double tolerance = Info(c.dtype).quantized ? 0.012 : 2e-6;
-  const double norm = ProductNorm(c, weights, x);
+  const double norm = ProductNorm(data);
   std::vector<float> first;
   for (CpuIsa isa : AvailableIsas()) {
-    const std::vector<float> y = RunCase(c, isa, weights, x, bias, start);
-    EXPECT_LT(Distance(y, expected) / norm, tolerance) << what << " " << CpuIsaName(isa);
+    const std::vector<float> y = RunMatmul(data, isa, 2, Matmul);
+    EXPECT_LT(Distance(y, expected) / norm, tolerance) << c.Name() << " " << CpuIsaName(isa);
     if (first.empty()) first = y;
-    EXPECT_LT(Distance(y, first) / norm, 1e-5) << what << " " << CpuIsaName(isa) << " against scalar";
+    if (InBf16(c, isa)) continue;
+    EXPECT_LT(Distance(y, first) / norm, 1e-5)
+        << c.Name() << " " << CpuIsaName(isa) << " against scalar";
   }
 }
 
@@ -113,7 +37,7 @@ TEST_P(MatmulTest, AgreesWithReferenceOverShapes) {
   std::mt19937_64 rng(20260001 + static_cast<int>(GetParam()));
   const bool k_type = Info(GetParam()).block_elements == 256;
   for (int64_t rows : {1, 3, 16, 17, 70}) {
-    for (int64_t n : {1, 2, 3, 5, 8, 9, 13, 16, 33}) {
+    for (int64_t n : {1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 33}) {
       CheckCase({GetParam(), rows, 512, n}, rng);
     }
   }
@@ -138,6 +62,28 @@ TEST_P(MatmulTest, BiasAccumulateAndUnalignedWeights) {
 TEST_P(MatmulTest, LargeBatch) {
   std::mt19937_64 rng(99);
   CheckCase({GetParam(), 40, 256, 515}, rng);
+}
+
+// The number of threads changes nothing, nor do other rows of x on the same path.
+TEST_P(MatmulTest, DependsOnItsOwnRowsOnly) {
+  std::mt19937_64 rng(31);
+  const int64_t rows = 203, cols = 1280;
+  for (CpuIsa isa : AvailableIsas()) {
+    for (int64_t n : {1, 4, 8, 40}) {
+      MatmulData data({GetParam(), rows, cols, n}, rng);
+      const std::vector<float> all = RunMatmul(data, isa, 1, Matmul);
+      for (int threads : {2, 3}) {
+        EXPECT_EQ(RunMatmul(data, isa, threads, Matmul), all) << n << " " << CpuIsaName(isa);
+      }
+      MatmulData last = data;
+      last.c.n = 1;
+      last.x.erase(last.x.begin(), last.x.end() - cols);
+      const std::vector<float> y = RunMatmul(last, isa, 2, Matmul);
+      const std::vector<float> of_all(all.end() - rows, all.end());
+      EXPECT_LT(Distance(y, of_all) / ProductNorm(last), InBf16(data.c, isa) ? 0.012 : 1e-5)
+          << n << " " << CpuIsaName(isa);
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(AllTypes, MatmulTest, ::testing::ValuesIn(kAllDTypes),

@@ -239,6 +239,21 @@ TEST(AttentionTest, LargeScoresStayFinite) {
   for (float f : out) ASSERT_NEAR(f, 1.0f, 1e-5);
 }
 
+TEST(ThreadPoolTest, GuidedRunsCoverEachIndexOnce) {
+  for (int threads : {1, 2, 5}) {
+    ThreadPool pool(threads);
+    for (int round = 0; round < 300; ++round) {
+      std::vector<int> hits(1 + round * 7, 0);
+      pool.ParallelGuided(static_cast<int64_t>(hits.size()),
+                          [&](int64_t begin, int64_t end, int thread) {
+                            ASSERT_LT(thread, pool.size());
+                            for (int64_t i = begin; i < end; ++i) ++hits[i];
+                          });
+      ASSERT_EQ(hits, std::vector<int>(hits.size(), 1));
+    }
+  }
+}
+
 TEST(ThreadPoolTest, CoversEachIndexOnceAndNamesThreads) {
   for (int threads : {1, 2, 5}) {
     ThreadPool pool(threads);
