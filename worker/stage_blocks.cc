@@ -22,8 +22,13 @@ absl::Status StageBlocks::Place(const Block& block, const BlockPlacement& placem
       MILLRACE_CHECK(host_ != nullptr);
       MILLRACE_RETURN_IF_ERROR(host_->PlaceFeedForward(block.layer));
     }
-    MILLRACE_ASSIGN_OR_RETURN(loaded.weights,
-                              PlaceFeedForward(*backend_, model_, block.layer, placement.home));
+    // What the CPU computes in every pass never comes to the device.
+    FeedForwardWeights weights;
+    if (loaded.host_route_max_tokens < max_pass_tokens_) {
+      MILLRACE_ASSIGN_OR_RETURN(weights,
+                                PlaceFeedForward(*backend_, model_, block.layer, placement.home));
+    }
+    loaded.weights = weights;
   }
   blocks_.push_back(std::move(loaded));
   return absl::OkStatus();

@@ -27,8 +27,8 @@ namespace millrace {
 class StageBlocks {
  public:
   // `host`: null where no block of the stage is homed on the host.
-  StageBlocks(const Model& model, Backend* backend, HostRoute* host)
-      : model_(model), backend_(backend), host_(host) {}
+  StageBlocks(const Model& model, int max_pass_tokens, Backend* backend, HostRoute* host)
+      : model_(model), max_pass_tokens_(max_pass_tokens), backend_(backend), host_(host) {}
 
   // Blocks are placed in the order of the stage. An attention or a feed-forward block.
   absl::Status Place(const Block& block, const BlockPlacement& placement);
@@ -60,6 +60,7 @@ class StageBlocks {
   absl::Status ComputeOnCpu(const Pass& pass, const Loaded& block);
 
   const Model& model_;
+  const int max_pass_tokens_;
   Backend* const backend_;
   HostRoute* const host_;
   std::vector<Loaded> blocks_;

@@ -221,7 +221,7 @@ absl::Status Runner::Load(const PlacementPlan& plan, const StageOptions& options
   MILLRACE_RETURN_IF_ERROR(HoldHostWeights(plan, blocks, options));
   MILLRACE_RETURN_IF_ERROR(MakeBackend(plan, options));
   if (gpu) MILLRACE_RETURN_IF_ERROR(MakeHostRoute(plan, options));
-  blocks_.emplace(*model_, backend_.get(), host_.get());
+  blocks_.emplace(*model_, max_pass_tokens_, backend_.get(), host_.get());
   std::vector<int> attention_layers;
   for (int b = stage.first_block; b < stage.end_block; ++b) {
     MILLRACE_RETURN_IF_ERROR(PlaceBlock(blocks[b], PlacementOf(plan, b)));
