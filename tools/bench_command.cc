@@ -15,6 +15,7 @@
 #include "tools/commands.h"
 #include "tools/llama_bench.h"
 #include "tools/runtime.h"
+#include "tools/use_report.h"
 #include "worker/model/model.h"
 #include "worker/probe.h"
 
@@ -36,6 +37,8 @@ struct BenchRow {
   BenchStats rate;     // tokens per second
   double ceiling = 0;  // tokens per second
   double peer = 0;     // tokens per second, 0 = not measured
+  nlohmann::ordered_json use;  // of the repeats: what the stages' resources did, where weights are in RAM
+  std::string use_text;
 };
 
 std::vector<TokenId> SomeTokens(int n, int64_t vocab, int salt) {
@@ -98,8 +101,9 @@ absl::StatusOr<double> TimeDecode(const Runtime& runtime, const ModelSpec& model
 }
 
 template <typename Measure>
-absl::StatusOr<BenchStats> Repeat(int repeat, const Measure& measure) {
+absl::StatusOr<BenchStats> Repeat(int repeat, UseReport& use, const Measure& measure) {
   MILLRACE_RETURN_IF_ERROR(measure(0).status());  // warm-up
+  use.Reset();
   std::vector<double> rates;
   for (int i = 0; i < repeat; ++i) {
     MILLRACE_ASSIGN_OR_RETURN(const double rate, measure(i + 1));
@@ -109,7 +113,7 @@ absl::StatusOr<BenchStats> Repeat(int repeat, const Measure& measure) {
 }
 
 absl::StatusOr<std::vector<BenchRow>> Measure(const Runtime& runtime, const ModelSpec& model,
-                                              const BenchFlags& flags,
+                                              const BenchFlags& flags, UseReport& use,
                                               const std::vector<int>& prompts,
                                               const std::vector<int>& batches) {
   std::vector<BenchRow> rows;
@@ -117,9 +121,11 @@ absl::StatusOr<std::vector<BenchRow>> Measure(const Runtime& runtime, const Mode
     BenchRow row;
     row.prefill = true;
     row.tokens = tokens;
-    MILLRACE_ASSIGN_OR_RETURN(row.rate, Repeat(flags.repeat, [&](int salt) {
+    MILLRACE_ASSIGN_OR_RETURN(row.rate, Repeat(flags.repeat, use, [&](int salt) {
                                 return TimePrefill(runtime, model, tokens, salt);
                               }));
+    row.use = use.Json();
+    row.use_text = use.Text();
     rows.push_back(row);
   }
   if (flags.generate == 0) return rows;
@@ -127,10 +133,12 @@ absl::StatusOr<std::vector<BenchRow>> Measure(const Runtime& runtime, const Mode
     BenchRow row;
     row.tokens = flags.generate;
     row.batch = batch;
-    MILLRACE_ASSIGN_OR_RETURN(row.rate, Repeat(flags.repeat, [&](int) {
+    MILLRACE_ASSIGN_OR_RETURN(row.rate, Repeat(flags.repeat, use, [&](int) {
                                 return TimeDecode(runtime, model, flags.generate, flags.depth,
                                                   batch);
                               }));
+    row.use = use.Json();
+    row.use_text = use.Text();
     rows.push_back(row);
   }
   return rows;
@@ -198,6 +206,7 @@ nlohmann::ordered_json ToJson(const BenchRow& row, const BenchFlags& flags, doub
       {"median", row.rate.median}, {"min", row.rate.min}, {"max", row.rate.max}};
   out["ceiling_tokens_per_second"] = row.ceiling;
   out["percent_of_ceiling"] = percent;
+  if (!row.use.empty()) out["resources"] = row.use;
   if (row.peer > 0) {
     out["peer_tokens_per_second"] = row.peer;
     out["ratio_to_peer"] = row.rate.median / row.peer;
@@ -226,7 +235,7 @@ void PrintRows(const std::vector<BenchRow>& rows, const BenchFlags& flags, const
     } else if (!flags.peer.empty()) {
       std::printf(" %s", kNoPeer);
     }
-    std::printf("\n");
+    std::printf("\n%s", row.use_text.c_str());
   }
   if (!flags.json) return;
   nlohmann::ordered_json devices = nlohmann::ordered_json::array();
@@ -265,10 +274,12 @@ absl::StatusOr<int> RunBench(BenchFlags flags) {
     request.budget.context = std::max(request.expected_prompt_tokens,
                                       std::max(1, flags.depth) + flags.generate);
   }
+  UseReport use;
+  request.on_pass = [&use](const PassTrace& pass) { use.Add(pass); };
   MILLRACE_ASSIGN_OR_RETURN(RuntimeOrInfeasible opened, OpenRuntime(request));
   if (opened.infeasible.has_value()) return ReportInfeasible(*opened.infeasible, flags.json);
   MILLRACE_ASSIGN_OR_RETURN(std::vector<BenchRow> rows,
-                            Measure(*opened.runtime, model->spec(), flags, prompts, batches));
+                            Measure(*opened.runtime, model->spec(), flags, use, prompts, batches));
   const PlacementPlan plan = opened.runtime->plan;
   std::optional<HostSpec> host = opened.runtime->host;
   opened.runtime.reset();  // ceilings and the peer get the machine for themselves

@@ -16,6 +16,7 @@
 #include "tools/runtime.h"
 #include "tools/stop_watch.h"
 #include "tools/trace_file.h"
+#include "tools/use_report.h"
 
 namespace millrace {
 namespace {
@@ -112,12 +113,17 @@ absl::StatusOr<int> RunRun(const RunFlags& given) {
   RunFlags flags = given;
   InterruptWatch watch;
   TraceFile trace;
-  if (!flags.trace.empty()) {
+  UseReport use;
+  const bool tracing = !flags.trace.empty();
+  flags.runtime.on_pass = [&trace, &use, tracing](const PassTrace& pass) {
+    use.Add(pass);
+    if (tracing) trace.Add(pass);
+  };
+  if (tracing) {
     if (!flags.runtime.planner.empty()) {
       return absl::InvalidArgumentError(
           "--trace records this process only: leave --planner out");
     }
-    flags.runtime.on_pass = [&trace](const PassTrace& pass) { trace.Add(pass); };
   }
   MILLRACE_ASSIGN_OR_RETURN(std::vector<TokenId> tokens,
                             PromptTokens(flags.runtime.model, flags.prompt));
@@ -139,11 +145,17 @@ absl::StatusOr<int> RunRun(const RunFlags& given) {
   }
   if (!summary.ok()) return summary.status();
   if (flags.json) {
-    PrintJson(ToJson(*summary, runtime.plan.predicted, request.sampling.seed));
+    nlohmann::ordered_json out =
+        ToJson(*summary, runtime.plan.predicted, request.sampling.seed);
+    if (nlohmann::ordered_json resources = use.Json(); !resources.empty()) {
+      out["resources"] = std::move(resources);
+    }
+    PrintJson(out);
     return kExitDone;
   }
   const absl::string_view finish = FinishReasonName(summary->finish);
   PrintTable(*summary, runtime.plan.predicted);
+  std::fputs(use.Text().c_str(), stderr);
   std::fprintf(stderr, "%zu tokens, ended by %s, seed %llu\n", summary->tokens.size(),
                std::string(finish.data(), finish.size()).c_str(),
                static_cast<unsigned long long>(request.sampling.seed));

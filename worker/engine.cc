@@ -90,7 +90,7 @@ void Engine::Impl::Loop() {
         first_->Run(pass, FloatView(), begin + options_.pass_timeout);
     if (result.ok() && options_.on_pass) {
       options_.on_pass({pass.id, begin, absl::Now(), static_cast<int>(pass.tokens.size()),
-                        static_cast<int>(pass.segments.size()), result->stage_compute});
+                        static_cast<int>(pass.segments.size()), result->stage_compute, result->use});
     }
     Complete(pass, std::move(result));
   }

@@ -73,6 +73,7 @@ struct PassTrace {
   int tokens = 0;      // rows of the pass
   int sequences = 0;   // that have rows in it
   std::vector<absl::Duration> stage_compute;  // by stage, in order; they run one after the other
+  PassUse use;
 };
 
 struct EngineOptions {

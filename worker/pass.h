@@ -9,6 +9,7 @@
 
 #include "absl/time/time.h"
 #include "proto/ids.h"
+#include "worker/resource_use.h"
 
 namespace millrace {
 
@@ -58,6 +59,7 @@ struct PassResult {
   uint64_t id = 0;
   std::vector<RowOutput> outputs;             // parallel to Pass::outputs
   std::vector<absl::Duration> stage_compute;  // by stage from the one asked onward
+  PassUse use;
 };
 
 }  // namespace millrace

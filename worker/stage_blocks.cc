@@ -1,5 +1,6 @@
 #include "worker/stage_blocks.h"
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "proto/status_macros.h"
 
@@ -13,6 +14,7 @@ absl::Status StageBlocks::Place(const Block& block, const BlockPlacement& placem
   Loaded loaded;
   loaded.layer = block.layer;
   loaded.host_home = placement.home != Home::kDevice;
+  for (int t : block.tensors) loaded.bytes += model_.spec().tensors[static_cast<size_t>(t)].size;
   if (block.kind == BlockKind::kAttention) {
     MILLRACE_ASSIGN_OR_RETURN(loaded.weights,
                               PlaceAttention(*backend_, model_, block.layer, placement.home));
@@ -70,16 +72,19 @@ absl::Status StageBlocks::ComputeOnCpu(const Pass& pass, const Loaded& block) {
   MILLRACE_ASSIGN_OR_RETURN(const FloatView rows, backend_->ReadHidden());
   const absl::Time begin = absl::Now();
   MILLRACE_RETURN_IF_ERROR(host_->FeedForward(pass, block.layer, rows));
-  cpu_time_ += absl::Now() - begin;
-  ++cpu_blocks_;
+  const absl::Time end = absl::Now();
+  spans_.push_back({0, Resource::kGpu, device_since_, begin, "", Bytes(0)});
+  spans_.push_back({0, Resource::kCpu, begin, end, absl::StrCat("blk.", block.layer, ".ffn"),
+                    block.bytes});
+  device_since_ = end;
   return backend_->WriteHidden();
 }
 
 absl::Status StageBlocks::Forward(const Pass& pass, const KvCache& kv,
                                   const PassBuffers& buffers) {
   const int tokens = static_cast<int>(pass.tokens.size());
-  cpu_time_ = absl::ZeroDuration();
-  cpu_blocks_ = 0;
+  spans_.clear();
+  device_since_ = absl::Now();
   bool normed = false;  // buffers.normed is what the next block takes
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Loaded& block = blocks_[i];

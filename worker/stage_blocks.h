@@ -20,6 +20,7 @@
 #include "worker/kv_cache.h"
 #include "worker/model/model.h"
 #include "worker/pass.h"
+#include "worker/resource_use.h"
 
 namespace millrace {
 
@@ -40,15 +41,15 @@ class StageBlocks {
   // The pass through all blocks; buffers.hidden holds its rows before and after.
   absl::Status Forward(const Pass& pass, const KvCache& kv, const PassBuffers& buffers);
 
-  // Of the last Forward: the time that the CPU computed, and its blocks.
-  absl::Duration cpu_time() const { return cpu_time_; }
-  int cpu_blocks() const { return cpu_blocks_; }
+  // Of the last Forward: what the CPU computed, and when the device had its turn before.
+  std::vector<BusySpan> TakeSpans() { return std::move(spans_); }
 
  private:
   struct Loaded {
     int layer = -1;
     bool host_home = false;
     int host_route_max_tokens = 0;
+    Bytes bytes;  // in the file
     std::variant<AttentionWeights, FeedForwardWeights> weights;  // as the device has them
   };
   static bool OnCpu(const Loaded& block, int tokens) {
@@ -64,8 +65,8 @@ class StageBlocks {
   Backend* const backend_;
   HostRoute* const host_;
   std::vector<Loaded> blocks_;
-  absl::Duration cpu_time_;
-  int cpu_blocks_ = 0;
+  std::vector<BusySpan> spans_;
+  absl::Time device_since_;
 };
 
 }  // namespace millrace

@@ -72,6 +72,7 @@ class Runner : public StageRunner {
   absl::Status Forward(const Pass& pass);
   absl::Status Head(const Pass& pass, int first);
   absl::StatusOr<PassResult> Outputs(const Pass& pass);
+  void AddUse(PassResult& result);
   absl::StatusOr<PassResult> HandOn(const Pass& pass, absl::Time begin, absl::Time deadline);
 
   std::shared_ptr<const Model> model_;
@@ -331,6 +332,18 @@ absl::StatusOr<PassResult> Runner::Outputs(const Pass& pass) {
   return result;
 }
 
+// What this stage's resources did; nothing where all weights are on its device.
+void Runner::AddUse(PassResult& result) {
+  if (blocks_->Resident() && !head_streams_) return;
+  std::vector<BusySpan> spans = blocks_->TakeSpans();
+  const std::optional<StreamStats> stats = backend_->TakeCopies(spans);
+  for (BusySpan& span : spans) {
+    span.stage = stage_;
+    result.use.spans.push_back(std::move(span));
+  }
+  if (stats) result.use.copies.push_back({stage_, *stats});
+}
+
 // Gives the pass to the next stage and puts this stage's time before those that follow.
 absl::StatusOr<PassResult> Runner::HandOn(const Pass& pass, absl::Time begin, absl::Time deadline) {
   const bool share = backend_->takes_device_rows() && next_->takes_device_rows();
@@ -351,6 +364,7 @@ absl::StatusOr<PassResult> Runner::HandOn(const Pass& pass, absl::Time begin, ab
     next -= std::min(next, compute - queued);
   }
   result->stage_compute.insert(result->stage_compute.begin(), compute);
+  AddUse(*result);
   return result;
 }
 
@@ -365,7 +379,9 @@ absl::StatusOr<PassResult> Runner::Run(const Pass& pass, const HiddenStates& hid
       backend_->Run([&] { return Forward(pass); }, blocks_->Resident() && !head_streams_));
   if (!last()) return HandOn(pass, begin, deadline);
   absl::StatusOr<PassResult> result = Outputs(pass);
-  if (result.ok()) result->stage_compute.push_back(absl::Now() - begin);
+  if (!result.ok()) return result;
+  result->stage_compute.push_back(absl::Now() - begin);
+  AddUse(*result);
   return result;
 }
 

@@ -17,6 +17,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -31,6 +32,7 @@
 #include "proto/model_spec.h"
 #include "worker/hidden_states.h"
 #include "worker/pass.h"
+#include "worker/resource_use.h"
 
 namespace millrace {
 
@@ -149,6 +151,11 @@ class Backend {
 
   // Waits. What Head made of outputs [first, first + count).
   virtual absl::StatusOr<std::vector<RowOutput>> Collect(int first, int count) = 0;
+  // The copies of streamed weights since the backend was made, and when they were made since the last
+  // call; nothing where none is streamed.
+  virtual std::optional<StreamStats> TakeCopies(std::vector<BusySpan>& spans) {
+    return std::nullopt;
+  }
   // Waits. The residual stream as f32 in host memory, valid until the next pass.
   virtual absl::StatusOr<FloatView> ReadHidden() = 0;
   // Host memory [n, d_model] f32 that BeginPass takes hidden states from without another copy.

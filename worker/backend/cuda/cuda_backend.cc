@@ -125,6 +125,9 @@ class CudaBackend : public Backend {
                            const Activations& out) override;
   absl::Status Head(const float* norm, WeightsId head, int first, int count) override;
   absl::StatusOr<std::vector<RowOutput>> Collect(int first, int count) override;
+  std::optional<StreamStats> TakeCopies(std::vector<BusySpan>& spans) override {
+    return streamed_.TakeCopies(spans);
+  }
   absl::StatusOr<FloatView> ReadHidden() override;
   absl::StatusOr<FloatView> HostRows(int64_t n) override;
   absl::Status WriteHidden() override;

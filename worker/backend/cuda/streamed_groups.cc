@@ -90,4 +90,13 @@ absl::StatusOr<WeightLease> StreamedGroups::Bring(int id, cuda::StreamView reade
   return lease;
 }
 
+std::optional<StreamStats> StreamedGroups::TakeCopies(std::vector<BusySpan>& spans) {
+  if (stream_ == nullptr) return std::nullopt;
+  for (const CopyEvent& e : stream_->TakeEvents()) {
+    spans.push_back(
+        {0, Resource::kCopy, e.begin, e.end, stream_->group(e.group).name, e.bytes});
+  }
+  return stream_->stats();
+}
+
 }  // namespace millrace

@@ -37,8 +37,8 @@ class StreamedGroups {
   // lease lives finds it there. An id that is not streamed gets an empty lease.
   absl::StatusOr<WeightLease> Bring(int id, cuda::StreamView reader, PlacedGroup& placed);
 
-  // Null before Start.
-  WeightStream* stream() const { return stream_.get(); }
+  // See Backend.
+  std::optional<StreamStats> TakeCopies(std::vector<BusySpan>& spans);
 
  private:
   struct Pending {
