@@ -49,7 +49,9 @@ struct HostUse {
   Bytes memory() const { return in_place + copied + disk_buffers; }
 };
 
-// A ChunkSource for chunks of its tensors. use and BytesOf: any thread.
+// A ChunkSource for chunks of its tensors. use and BytesOf: any thread. Pages are locked once in a
+// process: the tensors of two HostWeights that live at a time should not share a page, or the second
+// one copies the tensors around it.
 class HostWeights : public ChunkSource {
  public:
   // Brings in, locks, copies: seconds per 10 GB. ResourceExhausted names the budget and what is
