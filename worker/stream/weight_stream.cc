@@ -122,8 +122,7 @@ void WeightStream::Restart(absl::Span<const int> order) {
       e.position = next_fill_++;
     } else {
       e.dropped = true;
-      recorder_.Dropped(e.state == State::kQueued ? groups_[static_cast<size_t>(e.group)].ring_bytes
-                                                  : Bytes(0));
+      recorder_.Dropped(groups_[static_cast<size_t>(e.group)].ring_bytes);
     }
   }
   if (goes_on) {

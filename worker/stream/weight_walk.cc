@@ -204,7 +204,6 @@ void WeightStream::LoseEntry(int slot, const absl::Status& error) {
   forget_ = true;
   if (entry.dropped) return;  // nobody waits for it any more
   entry.dropped = true;
-  next_fill_ = entry.position;
   Fail(error, false);
 }
 

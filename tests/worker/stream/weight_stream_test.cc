@@ -203,6 +203,18 @@ TEST(WeightStreamTest, SourceErrorNamesTheTensorAndEndsWithThePass) {
   EXPECT_EQ(s.device.wrong_reads(), 0);
 }
 
+TEST(WeightStreamTest, SourceErrorWhilePrefetchingHurtsNoPass) {
+  for (int takes = 16; takes < 24; ++takes) {  // in group 0 or 1 for the second pass
+    SimStream s(Spec(2), std::vector<size_t>(4, kGroup), kGroup / 4);
+    s.source.FailAfter(takes);
+    for (int pass = 0; pass < 3; ++pass) {
+      ASSERT_NO_FATAL_FAILURE(s.Queue(UpTo(4), absl::Microseconds(1)));
+      s.Finish();
+    }
+    EXPECT_EQ(s.device.wrong_reads(), 0);
+  }
+}
+
 TEST(WeightStreamTest, DeviceErrorIsFinal) {
   SimStream s(Spec(2), std::vector<size_t>(4, kGroup), kGroup);
   s.Queue(UpTo(4), absl::Microseconds(1));
