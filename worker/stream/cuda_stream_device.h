@@ -1,6 +1,6 @@
-// The receiving side of weight streaming on a GPU. Chunks are copied as they lie in the file into one
-// of a few stages on the device, then a kernel puts their tiles into the ring: the copy engine and the
-// ring's readers never wait for the host.
+// The receiving side of weight streaming on a GPU. Chunks are copied as they lie in the file into
+// one of a few stages on the device, then a kernel puts their tiles into the ring: the copy engine
+// and the ring's readers never wait for the host.
 //
 // Three queues: copies, arrivals (the kernels that make tiles) and the backend's compute stream.
 //   copies:   wait until the stage's last chunk was tiled, copy
@@ -42,8 +42,8 @@ class CudaStreamDevice : public StreamDevice {
 
   // A leased group where it lies, to be read by work queued after its arrival.
   PlacedGroup Placed(int group, Bytes ring_offset) const;
-  // Like ComputeAfterArrival, for another stream of the device. Before the lease's release the compute
-  // stream must have been made to wait for what that stream reads.
+  // Like ComputeAfterArrival, for another stream of the device. Before the lease's release the
+  // compute stream must have been made to wait for what that stream reads.
   absl::Status AfterArrival(int slot, cuda::StreamView stream) const;
 
   Bytes ring_size() const override { return ring_.size(); }

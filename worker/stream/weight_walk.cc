@@ -181,7 +181,8 @@ absl::Status WeightStream::QueueChunk() {
   mu_.Lock();
   // BeginPass may have come meanwhile and dropped the entry; its slot is ours until RemoveDropped.
   if (!copied.ok()) {
-    copied = Annotate(copied, absl::StrCat("streaming ", group.parts[static_cast<size_t>(chunk.part)]));
+    copied =
+        Annotate(copied, absl::StrCat("streaming ", group.parts[static_cast<size_t>(chunk.part)]));
     if (!lost) return copied;
     LoseEntry(slot, copied);
     return absl::OkStatus();

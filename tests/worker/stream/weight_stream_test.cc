@@ -1,4 +1,5 @@
-// Streaming of weights on a simulated device: what overlaps, what waits for what, to the nanosecond.
+// Streaming of weights on a simulated device: what overlaps, what waits for what, to the
+// nanosecond.
 #include "worker/stream/weight_stream.h"
 
 #include <gmock/gmock.h>
@@ -61,8 +62,8 @@ TEST(WeightStreamTest, DeeperRingHidesUnevenWork) {
     EXPECT_EQ(s.stream->stats().stall(StreamStall::kRing).time > absl::ZeroDuration(), !deep);
     ExpectTimeAddsUp(s.stream->stats());
   }
-  // 8 groups: 80 us of copies a pass, then the last products. The shallow ring, with its four stages,
-  // stands still for 10 us during each long product.
+  // 8 groups: 80 us of copies a pass, then the last products. The shallow ring, with its four
+  // stages, stands still for 10 us during each long product.
   EXPECT_EQ(elapsed[1], absl::Microseconds(4 * 80 + 4) + absl::Nanoseconds(1));
   EXPECT_GE(elapsed[0], absl::Microseconds(4 * 90 + 2));
 }
