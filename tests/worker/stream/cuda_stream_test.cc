@@ -49,7 +49,7 @@ TEST_F(CudaStreamTest, SharedMemoryFilesAndForcedCopies) {
   std::printf("/dev/shm: in place %s, copied %s %s\n", FormatBytes(host_->use().in_place).c_str(),
               FormatBytes(host_->use().copied).c_str(), host_->use().why_copied.c_str());
   for (int pass = 0; pass < 3; ++pass) ASSERT_NO_FATAL_FAILURE(RunPass({0, 1, 2}));
-  stream_of_weights_.reset();
+  streamer_.reset();
   HostWeightsOptions copies = InPlace();
   copies.lock = [lock = CudaPageLocker(device_)](
                     HostBytes pages, PageAccess access) -> absl::StatusOr<std::shared_ptr<void>> {
@@ -87,26 +87,24 @@ TEST_F(CudaStreamTest, CancelInTheMiddle) {
     CudaStreamOptions options;
     options.chunk_bytes = 1_MiB;
     MakeStream(LargestGroup(), InPlace(), options);
-    ASSERT_TRUE(stream_of_weights_->BeginPass({0, 1, 2}).ok());
+    ASSERT_TRUE(streamer_->BeginPass({0, 1, 2}).ok());
     std::thread canceller([&, wait = Random(0, 3000)] {
       absl::SleepFor(absl::Microseconds(wait));
-      stream_of_weights_->Cancel();
+      streamer_->stream().Cancel();
     });
     absl::Status status;
     for (int pass = 0; status.ok() && pass < 1000; ++pass) {
       for (int g = 0; g < 3; ++g) {
-        auto lease = stream_of_weights_->Acquire(g, kAcquireTimeout);
+        auto lease = streamer_->Acquire(g, kAcquireTimeout);
         status = lease.status();
         if (!status.ok()) break;
-        EXPECT_TRUE(lease->ComputeAfterArrival().ok());
       }
-      if (status.ok()) status = stream_of_weights_->BeginPass({0, 1, 2});
+      if (status.ok()) status = streamer_->BeginPass({0, 1, 2});
     }
     canceller.join();
     EXPECT_EQ(status.code(), absl::StatusCode::kCancelled) << status;
     const absl::Time begin = absl::Now();
-    stream_of_weights_.reset();
-    receiver_.reset();
+    streamer_.reset();
     EXPECT_LT(absl::Now() - begin, absl::Seconds(5));
   }
 }
@@ -121,16 +119,15 @@ TEST_F(CudaStreamTest, LinkIsBusyAcrossPasses) {
   // No host reads in the pass: the compute stream only passes the groups on.
   const absl::Time begin = absl::Now();
   for (int pass = 0; pass < 20; ++pass) {
-    ASSERT_TRUE(stream_of_weights_->BeginPass({0, 1, 2, 3, 4, 5, 6, 7}).ok());
+    ASSERT_TRUE(streamer_->BeginPass({0, 1, 2, 3, 4, 5, 6, 7}).ok());
     for (int g = 0; g < 8; ++g) {
-      auto lease = stream_of_weights_->Acquire(g, kAcquireTimeout);
+      auto lease = streamer_->Acquire(g, kAcquireTimeout);
       ASSERT_TRUE(lease.ok()) << lease.status();
-      ASSERT_TRUE(lease->ComputeAfterArrival().ok());
     }
     Wait();
   }
   const absl::Duration took = absl::Now() - begin;
-  const StreamStats stats = stream_of_weights_->stats();
+  const StreamStats stats = streamer_->stream().stats();
   std::printf("%s in %s: %s; link idle %.1f%%; stalls: ring %s source %s idle %s thread %s\n",
               FormatBytes(stats.copied).c_str(), absl::FormatDuration(took).c_str(),
               FormatBandwidth(Bandwidth::BytesPerSecond(static_cast<double>(stats.copied.count()) /

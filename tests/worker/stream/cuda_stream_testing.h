@@ -15,8 +15,7 @@
 #include "tests/kernels/kernel_testing.h"
 #include "tests/worker/stream/host_files.h"
 #include "worker/backend/cuda/weight_pool.h"
-#include "worker/stream/cuda_stream_device.h"
-#include "worker/stream/weight_stream.h"
+#include "worker/stream/cuda_weight_streamer.h"
 
 namespace millrace {
 
@@ -92,29 +91,20 @@ class CudaStreamTest : public DeviceTest {
   void MakeStream(Bytes ring, const HostWeightsOptions& host_options,
                   CudaStreamOptions options = {}) {
     // Pages are locked once at a time.
-    stream_of_weights_.reset();
-    receiver_.reset();
+    streamer_.reset();
     host_.reset();
     auto host = HostWeights::Create(host_options, weights_);
     ASSERT_TRUE(host.ok()) << host.status();
     host_ = *std::move(host);
-    std::vector<StreamGroup> groups;
-    for (size_t g = 0; g < matrices_.size(); ++g) {
-      auto group =
-          MakeStreamGroup(static_cast<int>(g), matrices_[g], layouts_[g], options.chunk_bytes);
-      ASSERT_TRUE(group.ok()) << group.status();
-      groups.push_back(*std::move(group));
-    }
-    auto memory = cuda::DeviceBuffer::Create(device_, ring);
-    auto staging = cuda::DeviceBuffer::Create(device_, options.staging_bytes());
-    ASSERT_TRUE(memory.ok() && staging.ok());
-    auto device = CudaStreamDevice::Create(options, stream(), *std::move(memory),
-                                           *std::move(staging), layouts_);
-    ASSERT_TRUE(device.ok()) << device.status();
-    receiver_ = *std::move(device);
-    auto made = WeightStream::Create(receiver_.get(), host_.get(), std::move(groups), {});
+    std::vector<StreamedOp> ops;
+    for (size_t g = 0; g < matrices_.size(); ++g) ops.push_back({matrices_[g], layouts_[g]});
+    const Bytes budget = RoundUp(ring, 2_MiB) + RoundUp(options.staging_bytes(), 2_MiB);
+    auto allocator = cuda::DeviceAllocator::Create(device_, budget, Bytes(0));
+    ASSERT_TRUE(allocator.ok()) << allocator.status();
+    auto made = CudaWeightStreamer::Create(options, *allocator, ring, stream(), host_.get(),
+                                           std::move(ops));
     ASSERT_TRUE(made.ok()) << made.status();
-    stream_of_weights_ = *std::move(made);
+    streamer_ = *std::move(made);
   }
 
   Bytes LargestGroup() const {
@@ -125,13 +115,12 @@ class CudaStreamTest : public DeviceTest {
 
   // The bytes are copied out by the compute stream and compared once the pass is over.
   void RunPass(const std::vector<int>& order) {
-    ASSERT_TRUE(stream_of_weights_->BeginPass(order).ok());
+    ASSERT_TRUE(streamer_->BeginPass(order).ok());
     std::vector<std::vector<std::vector<uint8_t>>> got;
     for (int g : order) {
-      auto lease = stream_of_weights_->Acquire(g, kAcquireTimeout);
-      ASSERT_TRUE(lease.ok()) << lease.status();
-      ASSERT_TRUE(lease->ComputeAfterArrival().ok());
-      const PlacedGroup placed = receiver_->Placed(g, lease->ring_offset());
+      auto weights = streamer_->Acquire(g, kAcquireTimeout);
+      ASSERT_TRUE(weights.ok()) << weights.status();
+      const PlacedGroup& placed = weights->group;
       const PlacedGroup& expected = placed_[static_cast<size_t>(g)];
       ASSERT_EQ(placed.runs.size(), expected.runs.size());
       EXPECT_EQ(placed.rows, expected.rows);
@@ -146,7 +135,7 @@ class CudaStreamTest : public DeviceTest {
                                     Bytes(static_cast<int64_t>(SizeOf(t))), stream())
                         .ok());
       }
-      ASSERT_TRUE(lease->Release().ok());
+      ASSERT_TRUE(weights->lease.Release().ok());
     }
     Wait();
     for (size_t i = 0; i < order.size(); ++i) {
@@ -181,8 +170,7 @@ class CudaStreamTest : public DeviceTest {
   std::vector<PlacedGroup> placed_;
   std::vector<std::vector<std::vector<uint8_t>>> expected_;  // [group][run]
   std::unique_ptr<HostWeights> host_;
-  std::unique_ptr<CudaStreamDevice> receiver_;
-  std::unique_ptr<WeightStream> stream_of_weights_;
+  std::unique_ptr<CudaWeightStreamer> streamer_;
 };
 
 }  // namespace millrace
