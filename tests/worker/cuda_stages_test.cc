@@ -49,7 +49,7 @@ TEST_F(CudaStagesTest, HiddenStatesArriveWholeOnTheNextDevice) {
         const auto tokens = RandomTokens(500 - round, model_->spec().vocab, static_cast<uint64_t>(round));
         const auto a = engine->Logits(tokens), b = whole->Logits(tokens);
         ASSERT_TRUE(a.ok() && b.ok()) << a.status() << b.status();
-        EXPECT_LT(LargestDifference(*a, *b), with_cpu ? 0.02f : 1e-4f)
+        EXPECT_LT(LargestDifference(*a, *b), with_cpu ? 0.02f : 5e-3f)
             << split.devices.size() << " stages, last on " << split.devices.back() << ", chunk " << chunk;
       }
     }

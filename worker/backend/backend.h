@@ -31,6 +31,7 @@
 #include "proto/ids.h"
 #include "proto/model_spec.h"
 #include "worker/hidden_states.h"
+#include "worker/backend/host_tensor.h"
 #include "worker/pass.h"
 #include "worker/resource_use.h"
 
@@ -42,12 +43,6 @@ class DeviceMemory {
   virtual ~DeviceMemory() = default;
   virtual std::byte* data() const = 0;
   virtual Bytes size() const = 0;
-};
-
-// A tensor of the model file: `bytes` outlives the backend.
-struct HostTensor {
-  const TensorSpec* spec = nullptr;
-  absl::Span<const std::byte> bytes;
 };
 
 // Matrices that multiply the same input, placed together, with their biases; by place order.

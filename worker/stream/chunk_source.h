@@ -1,5 +1,5 @@
-// ChunkSource: the seam between the streaming of weights and where the bytes come from: pages that the
-// device may read in place, or a disk.
+// ChunkSource: the seam between the streaming of weights and where the bytes come from: pages that
+// the device may read in place, or a disk.
 #ifndef MILLRACE_WORKER_STREAM_CHUNK_SOURCE_H_
 #define MILLRACE_WORKER_STREAM_CHUNK_SOURCE_H_
 
@@ -26,8 +26,8 @@ class ChunkSource {
   // The oldest requested chunk, which is `chunk`: waits until its bytes are there. DeadlineExceeded
   // after `timeout`, Cancelled, DataLoss where they cannot be read.
   virtual absl::StatusOr<HostChunk> Take(const StreamChunk& chunk, absl::Duration timeout) = 0;
-  // The chunk taken last is being copied as copy number `copy` (0, 1, ...): its memory stays as it is
-  // until then.
+  // The chunk taken last is being copied as copy number `copy` (0, 1, ...): its memory stays as it
+  // is until then.
   virtual void Sent(int64_t copy) = 0;
   // Copies with numbers below `copies` are done.
   virtual void Copied(int64_t copies) = 0;

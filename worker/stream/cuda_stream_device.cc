@@ -32,8 +32,8 @@ absl::StatusOr<std::unique_ptr<CudaStreamDevice>> CudaStreamDevice::Create(
   MILLRACE_ASSIGN_OR_RETURN(cuda::Stream copies, cuda::Stream::Create(ring.device()));
   MILLRACE_ASSIGN_OR_RETURN(cuda::Stream arrivals, cuda::Stream::Create(ring.device()));
   auto device = std::unique_ptr<CudaStreamDevice>(
-      new CudaStreamDevice(options, compute, std::move(ring), std::move(staging), std::move(layouts),
-                           std::move(copies), std::move(arrivals)));
+      new CudaStreamDevice(options, compute, std::move(ring), std::move(staging),
+                           std::move(layouts), std::move(copies), std::move(arrivals)));
   MILLRACE_RETURN_IF_ERROR(device->MakeEvents());
   return device;
 }
@@ -52,8 +52,10 @@ absl::Status CudaStreamDevice::MakeEvents() {
   }
   // Two more than can be queued: the end of the copy before the oldest is still asked for.
   for (int i = 0; i < options_.max_queued_copies + 2; ++i) {
-    MILLRACE_ASSIGN_OR_RETURN(cuda::Event begin, cuda::Event::Create(device, cuda::Event::Timing::kOn));
-    MILLRACE_ASSIGN_OR_RETURN(cuda::Event end, cuda::Event::Create(device, cuda::Event::Timing::kOn));
+    MILLRACE_ASSIGN_OR_RETURN(cuda::Event begin,
+                              cuda::Event::Create(device, cuda::Event::Timing::kOn));
+    MILLRACE_ASSIGN_OR_RETURN(cuda::Event end,
+                              cuda::Event::Create(device, cuda::Event::Timing::kOn));
     timed_.push_back({std::move(begin), std::move(end)});
   }
   // The device's time is told from here on, as if a copy had just ended.

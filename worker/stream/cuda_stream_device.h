@@ -1,6 +1,6 @@
-// The receiving side of weight streaming on a GPU. Chunks are copied as they lie in the file into one
-// of a few stages on the device, then a kernel puts their tiles into the ring: the copy engine and the
-// ring's readers never wait for the host.
+// The receiving side of weight streaming on a GPU. Chunks are copied as they lie in the file into
+// one of a few stages on the device, then a kernel puts their tiles into the ring: the copy engine
+// and the ring's readers never wait for the host.
 //
 // Three queues: copies, arrivals (the kernels that make tiles) and the backend's compute stream.
 //   copies:   wait until the stage's last chunk was tiled, copy

@@ -23,7 +23,8 @@ int64_t BufferBytes(const DiskReaderOptions& options) {
   return (options.max_read.count() + kAlign - 1) / kAlign * kAlign + 2 * kAlign;
 }
 
-// Reads [offset, offset + want) or more, up to `room`. An errno, 0, or -1 for a file that ends early.
+// Reads [offset, offset + want) or more, up to `room`. An errno, 0, or -1 for a file that ends
+// early.
 int ReadFully(int fd, std::byte* to, int64_t offset, int64_t want, int64_t room) {
   int64_t got = 0;
   while (got < want) {
@@ -45,14 +46,17 @@ Bytes DiskReader::MemoryFor(const DiskReaderOptions& options) {
 }
 
 DiskReader::DiskReader(const DiskReaderOptions& options, AnonymousMemory memory)
-    : options_(options), memory_(std::move(memory)), buffers_(static_cast<size_t>(options.buffers)) {
+    : options_(options),
+      memory_(std::move(memory)),
+      buffers_(static_cast<size_t>(options.buffers)) {
   for (size_t i = 0; i < buffers_.size(); ++i) {
     buffers_[i].memory = memory_.data() + static_cast<int64_t>(i) * BufferBytes(options);
   }
 }
 
 absl::StatusOr<std::unique_ptr<DiskReader>> DiskReader::Create(
-    const DiskReaderOptions& options, const std::vector<std::string>& paths, const PageLocker& lock) {
+    const DiskReaderOptions& options, const std::vector<std::string>& paths,
+    const PageLocker& lock) {
   MILLRACE_CHECK(options.readers > 0 && options.buffers > 0 && options.max_read > Bytes(0));
   MILLRACE_ASSIGN_OR_RETURN(AnonymousMemory memory, AnonymousMemory::Create(MemoryFor(options)));
   auto reader = std::unique_ptr<DiskReader>(new DiskReader(options, std::move(memory)));
@@ -120,8 +124,8 @@ absl::StatusOr<const std::byte*> DiskReader::Take(absl::Duration timeout) {
   while (!cancelled_ && buffer->state != State::kRead) {
     if (done_.WaitWithDeadline(&mu_, deadline) && buffer->state != State::kRead) {
       return absl::DeadlineExceededError(
-          absl::StrCat(files_[static_cast<size_t>(buffer->range.file)].path, ": a read took more than ",
-                       absl::FormatDuration(timeout)));
+          absl::StrCat(files_[static_cast<size_t>(buffer->range.file)].path,
+                       ": a read took more than ", absl::FormatDuration(timeout)));
     }
   }
   if (cancelled_) return absl::CancelledError("reading of weights was stopped");
@@ -194,9 +198,9 @@ absl::StatusOr<const std::byte*> DiskReader::Read(const DiskRange& range, std::b
   // Some file systems take the flag and refuse the read.
   if (error == EINVAL) error = ReadFully(file.buffered, memory, begin, want, want);
   if (error == 0) return memory + skip;
-  return absl::DataLossError(absl::StrCat(
-      file.path, ": reading ", range.size.count(), " bytes at ", range.offset.count(), ": ",
-      error < 0 ? "the file is shorter" : std::strerror(error)));
+  return absl::DataLossError(
+      absl::StrCat(file.path, ": reading ", range.size.count(), " bytes at ", range.offset.count(),
+                   ": ", error < 0 ? "the file is shorter" : std::strerror(error)));
 }
 
 }  // namespace millrace

@@ -1,5 +1,5 @@
-// DiskReader: weights that are larger than the memory they may take, read from their files again and
-// again through a small ring of buffers.
+// DiskReader: weights that are larger than the memory they may take, read from their files again
+// and again through a small ring of buffers.
 #ifndef MILLRACE_WORKER_STREAM_DISK_READER_H_
 #define MILLRACE_WORKER_STREAM_DISK_READER_H_
 
@@ -18,10 +18,10 @@
 namespace millrace {
 
 struct DiskReaderOptions {
-  int readers = 4;             // threads
-  int buffers = 8;             // each for a read of max_read
+  int readers = 4;  // threads
+  int buffers = 8;  // each for a read of max_read
   Bytes max_read = 16_MiB;
-  bool direct = true;          // past the page cache where the file system can
+  bool direct = true;  // past the page cache where the file system can
 };
 
 // Bytes of a file.
@@ -31,10 +31,12 @@ struct DiskRange {
   Bytes size;
 };
 
-// Reads are requested, then taken in the same order, then given back. One thread calls all but Cancel.
+// Reads are requested, then taken in the same order, then given back. One thread calls all but
+// Cancel.
 class DiskReader {
  public:
-  // NotFound and the like name the path. Buffers that cannot be locked are used as they are: slower.
+  // NotFound and the like name the path. Buffers that cannot be locked are used as they are:
+  // slower.
   static absl::StatusOr<std::unique_ptr<DiskReader>> Create(const DiskReaderOptions& options,
                                                             const std::vector<std::string>& paths,
                                                             const PageLocker& lock);
@@ -47,8 +49,8 @@ class DiskReader {
 
   // False where all buffers are in use.
   bool Request(const DiskRange& range);
-  // The oldest request's bytes, in a buffer that stays as it is until GiveBack. DataLoss with the path
-  // named, DeadlineExceeded, Cancelled.
+  // The oldest request's bytes, in a buffer that stays as it is until GiveBack. DataLoss with the
+  // path named, DeadlineExceeded, Cancelled.
   absl::StatusOr<const std::byte*> Take(absl::Duration timeout);
   // The buffer taken longest ago.
   void GiveBack();

@@ -43,7 +43,8 @@ absl::Status BringIn(HostBytes pages) {
       Touch(pages);
       break;
     }
-    return absl::DataLossError(absl::StrCat("bringing weights into memory: ", std::strerror(errno)));
+    return absl::DataLossError(
+        absl::StrCat("bringing weights into memory: ", std::strerror(errno)));
   }
   return absl::OkStatus();
 }
@@ -94,7 +95,8 @@ std::vector<HostBytes> WholePages(absl::Span<const HostBytes> ranges) {
   return out;
 }
 
-absl::Status FaultIn(absl::Span<const HostBytes> ranges, int threads, const HostProgress& progress) {
+absl::Status FaultIn(absl::Span<const HostBytes> ranges, int threads,
+                     const HostProgress& progress) {
   Shared shared;
   Bytes all;
   for (const HostBytes& r : WholePages(ranges)) {
@@ -119,7 +121,8 @@ PageLocker NoPageLocker() {
 
 absl::StatusOr<AnonymousMemory> AnonymousMemory::Create(Bytes size) {
   AnonymousMemory memory;
-  const size_t bytes = (static_cast<size_t>(size.count()) + PageSize() - 1) / PageSize() * PageSize();
+  const size_t bytes =
+      (static_cast<size_t>(size.count()) + PageSize() - 1) / PageSize() * PageSize();
   if (bytes == 0) return memory;
   void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (p == MAP_FAILED) {

@@ -92,9 +92,9 @@ absl::Status HostWeights::ChooseHomes() {
     }
     const Bytes needed = MemoryNeeded();
     if (needed > budget) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("weights in host memory take ", FormatBytes(needed), ", the budget for them is ",
-                       FormatBytes(budget), all > needed ? " (with all on disk that can be)" : ""));
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "weights in host memory take ", FormatBytes(needed), ", the budget for them is ",
+          FormatBytes(budget), all > needed ? " (with all on disk that can be)" : ""));
     }
   }
   const std::vector<HostBytes> disk = BytesAt(Home::kDisk);
@@ -145,9 +145,9 @@ absl::Status HostWeights::CopyPlaces(HostBytes pages) {
 }
 
 const HostWeights::Place* HostWeights::Find(HostBytes bytes) const {
-  auto after = std::upper_bound(
-      places_.begin(), places_.end(), bytes.data(),
-      [](const std::byte* data, const Place& p) { return data < p.bytes.data(); });
+  auto after =
+      std::upper_bound(places_.begin(), places_.end(), bytes.data(),
+                       [](const std::byte* data, const Place& p) { return data < p.bytes.data(); });
   if (after == places_.begin()) return nullptr;
   const Place& place = *--after;
   return Covers(place.bytes, bytes) ? &place : nullptr;
@@ -175,7 +175,8 @@ absl::StatusOr<HostChunk> HostWeights::Take(const StreamChunk& chunk, absl::Dura
   MILLRACE_CHECK(!requested_.empty() && requested_.front() == chunk.bytes.data());
   requested_.pop_front();
   const Place* place = Find(chunk.bytes);
-  if (place == nullptr) return absl::InternalError("a chunk of a tensor that is not in host memory");
+  if (place == nullptr)
+    return absl::InternalError("a chunk of a tensor that is not in host memory");
   taken_from_disk_ = place->home == Home::kDisk;
   if (!taken_from_disk_) return HostChunk{BytesOf(chunk.bytes).data(), absl::ZeroDuration()};
   const absl::Time begin = absl::Now();

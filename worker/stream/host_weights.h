@@ -1,4 +1,5 @@
-// HostWeights: the weights that a stage keeps in host memory or on disk, and how a device gets at them.
+// HostWeights: the weights that a stage keeps in host memory or on disk, and how a device gets at
+// them.
 //
 // In place, where that works: the model file's mapped pages are brought in and locked, nothing is
 // copied, and the CPU's kernels read the same pages. Where pages of a file cannot be locked (shared
@@ -13,15 +14,15 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "worker/backend/backend.h"
+#include "worker/backend/host_tensor.h"
 #include "worker/stream/chunk_source.h"
 #include "worker/stream/disk_reader.h"
 #include "worker/stream/host_memory.h"
 
 namespace millrace {
 
-// A tensor, and where its bytes are on disk. Without a path (the embedded model) they cannot be left
-// there.
+// A tensor, and where its bytes are on disk. Without a path (the embedded model) they cannot be
+// left there.
 struct HostWeight {
   HostTensor tensor;  // the bytes are those of the mapped file; they outlive HostWeights
   std::string path;
@@ -40,16 +41,18 @@ struct HostWeightsOptions {
 
 // What host memory is used for.
 struct HostUse {
-  Bytes in_place;      // whole pages of mapped files, locked
-  Bytes copied;        // locked copies
-  Bytes disk;          // not in memory
-  Bytes disk_buffers;  // locked buffers for reading it
+  Bytes in_place;          // whole pages of mapped files, locked
+  Bytes copied;            // locked copies
+  Bytes disk;              // not in memory
+  Bytes disk_buffers;      // locked buffers for reading it
   std::string why_copied;  // the first reason, empty where nothing was copied
 
   Bytes memory() const { return in_place + copied + disk_buffers; }
 };
 
-// A ChunkSource for chunks of its tensors. use and BytesOf: any thread.
+// A ChunkSource for chunks of its tensors. use and BytesOf: any thread. Pages are locked once in a
+// process: the tensors of two HostWeights that live at a time should not share a page, or the
+// second one copies the tensors around it.
 class HostWeights : public ChunkSource {
  public:
   // Brings in, locks, copies: seconds per 10 GB. ResourceExhausted names the budget and what is

@@ -1,5 +1,5 @@
-// RingArena: which bytes of a ring are taken. Pieces are contiguous and of any size, taken in order at
-// one end and freed at the other; what a piece does not fit into at the ring's end is skipped.
+// RingArena: which bytes of a ring are taken. Pieces are contiguous and of any size, taken in order
+// at one end and freed at the other; what a piece does not fit into at the ring's end is skipped.
 #ifndef MILLRACE_WORKER_STREAM_RING_ARENA_H_
 #define MILLRACE_WORKER_STREAM_RING_ARENA_H_
 
@@ -15,8 +15,8 @@ class RingArena {
  public:
   explicit RingArena(Bytes size) : size_(size) {}
 
-  // Where the next piece of `bytes` > 0 begins; nothing where there is no room now. An empty ring has
-  // room for any piece up to its size.
+  // Where the next piece of `bytes` > 0 begins; nothing where there is no room now. An empty ring
+  // has room for any piece up to its size.
   std::optional<Bytes> Take(Bytes bytes);
   void FreeOldest();
   void FreeNewest();

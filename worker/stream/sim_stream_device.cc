@@ -136,9 +136,8 @@ void SimStreamDevice::Compute(absl::Duration duration, Bytes ring_offset,
   const absl::Time begin = std::max(now_, compute_free_);
   compute_free_ = begin + std::max(kLeast, duration);
   if (expected.empty()) return;
-  const auto check = [this, ring_offset, expected]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    Check(ring_offset, expected);
-  };
+  const auto check = [this, ring_offset, expected]()
+                         ABSL_NO_THREAD_SAFETY_ANALYSIS { Check(ring_offset, expected); };
   At(begin, true, check);
   At(compute_free_, false, check);
 }

@@ -1,6 +1,6 @@
-// A device that is not there: declared rates and a virtual clock. Copies and compute work take virtual
-// time, and bytes really move when their time comes, so that reading a group before its arrival or
-// writing over a leased one gives wrong bytes.
+// A device that is not there: declared rates and a virtual clock. Copies and compute work take
+// virtual time, and bytes really move when their time comes, so that reading a group before its
+// arrival or writing over a leased one gives wrong bytes.
 #ifndef MILLRACE_WORKER_STREAM_SIM_STREAM_DEVICE_H_
 #define MILLRACE_WORKER_STREAM_SIM_STREAM_DEVICE_H_
 
@@ -21,8 +21,8 @@ struct SimStreamSpec {
   Bytes ring;
   int slots = 64;
   int max_queued_copies = 1 << 20;
-  Bandwidth link;                                        // host to device
-  Bandwidth place = Bandwidth::GBPerSecond(1e6);         // from the stage into the ring
+  Bandwidth link;                                 // host to device
+  Bandwidth place = Bandwidth::GBPerSecond(1e6);  // from the stage into the ring
   int stages = 4;  // chunks that are on the device and not in the ring yet
 };
 
@@ -92,7 +92,8 @@ class SimStreamDevice : public StreamDevice {
   int64_t wrong_reads_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
-// Bytes that a simulated device reads in place, as late as a disk of the given rate would have them.
+// Bytes that a simulated device reads in place, as late as a disk of the given rate would have
+// them.
 class SimChunkSource : public ChunkSource {
  public:
   // `rate` 0: at once.

@@ -1,9 +1,9 @@
 // StreamDevice: the seam between the streaming of weights and the device that receives them.
 //
-// The device has a ring of memory, a queue of copies from host memory into it, and a queue of compute
-// work. Whatever is queued runs later; the queues wait for each other by slots: a group that is in the
-// ring has a slot, and a slot has two marks, arrival (its bytes are in place) and release (the work
-// that read them is done).
+// The device has a ring of memory, a queue of copies from host memory into it, and a queue of
+// compute work. Whatever is queued runs later; the queues wait for each other by slots: a group
+// that is in the ring has a slot, and a slot has two marks, arrival (its bytes are in place) and
+// release (the work that read them is done).
 //
 // Threading: copy-side functions are called by one thread at a time, compute-side functions by the
 // compute queue's owner, Now by anyone. None waits for the device but WaitForCopy and Quiesce.
@@ -51,8 +51,8 @@ class StreamDevice {
   // ---- copy side ----
   // Bytes that copies queued from here on bring are put into the ring after the slot's release.
   virtual absl::Status WriteAfterRelease(int slot) = 0;
-  // Queues bringing the chunk from `from` (stays valid until the copy is finished) to its place in the
-  // group that begins at `ring_offset`. Copies are made in the order of the calls.
+  // Queues bringing the chunk from `from` (stays valid until the copy is finished) to its place in
+  // the group that begins at `ring_offset`. Copies are made in the order of the calls.
   virtual absl::Status Copy(const StreamChunk& chunk, const std::byte* from, Bytes ring_offset) = 0;
   // The slot's arrival: everything copied so far is in place.
   virtual absl::Status RecordArrival(int slot) = 0;

@@ -22,9 +22,9 @@ absl::StatusOr<StreamGroup> MakeStreamGroup(int index, absl::Span<const HostTens
     const int64_t row_bytes = RowBytes(spec.dtype, spec.cols()).count();
     const int64_t step = chunk_bytes.count() / (row_bytes * kTileRows) * kTileRows;
     if (step == 0) {
-      return absl::UnimplementedError(absl::StrCat("tensor ", spec.name, ": 16 rows of ", row_bytes,
-                                                   " bytes do not fit a chunk of ",
-                                                   FormatBytes(chunk_bytes), " on their way to the GPU"));
+      return absl::UnimplementedError(absl::StrCat(
+          "tensor ", spec.name, ": 16 rows of ", row_bytes, " bytes do not fit a chunk of ",
+          FormatBytes(chunk_bytes), " on their way to the GPU"));
     }
     for (int64_t row = 0; row < spec.rows(); row += step) {
       StreamChunk chunk;

@@ -17,11 +17,11 @@ namespace millrace {
 // Rows of one matrix that cross the link in one copy.
 struct StreamChunk {
   int group = -1;
-  int part = 0;           // matrix of the group
-  int64_t first_row = 0;  // a multiple of 16
-  int64_t rows = 0;       // a multiple of 16, but for a matrix's last chunk
+  int part = 0;                       // matrix of the group
+  int64_t first_row = 0;              // a multiple of 16
+  int64_t rows = 0;                   // a multiple of 16, but for a matrix's last chunk
   absl::Span<const std::byte> bytes;  // as they lie in the file
-  Bytes offset;           // where their tiles begin, from the start of the group's ring bytes
+  Bytes offset;  // where their tiles begin, from the start of the group's ring bytes
 };
 
 // The matrices of one op, brought to the device together.

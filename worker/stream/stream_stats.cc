@@ -56,7 +56,8 @@ void StreamRecorder::Finished(const CopySpan& span) {
   const Pending copy = pending_.front();
   pending_.pop_front();
   if (stats_.copies > 0) {
-    const absl::Time queued = std::clamp(copy.queued, stats_.last_end, std::max(span.begin, stats_.last_end));
+    const absl::Time queued =
+        std::clamp(copy.queued, stats_.last_end, std::max(span.begin, stats_.last_end));
     Charge(copy.cause, queued - stats_.last_end);
     Charge(span.waited_for, span.begin - queued);
   }

@@ -20,13 +20,13 @@ struct StreamStats {
     int64_t count = 0;
   };
   Bytes copied;
-  int64_t copies = 0;   // chunks
-  int64_t groups = 0;   // brought whole
-  absl::Duration busy;  // the link was copying
+  int64_t copies = 0;                       // chunks
+  int64_t groups = 0;                       // brought whole
+  absl::Duration busy;                      // the link was copying
   std::array<Stall, kStreamStalls> stalls;  // by StreamStall; the time between copies
-  int64_t drops = 0;    // groups brought for a pass that came otherwise
-  Bytes dropped;        // what they had in the ring
-  int64_t lost_events = 0;  // not drained in time
+  int64_t drops = 0;                        // groups brought for a pass that came otherwise
+  Bytes dropped;                            // what they had in the ring
+  int64_t lost_events = 0;                  // not drained in time
   absl::Time first_begin = absl::InfiniteFuture(), last_end = absl::InfinitePast();
 
   const Stall& stall(StreamStall cause) const { return stalls[static_cast<size_t>(cause)]; }
@@ -50,14 +50,16 @@ class StreamRecorder {
   void Blocked(StreamStall cause, absl::Time now);
   void Unblocked(absl::Time now);
   // It waited for the bytes of the chunk that is queued next.
-  void WaitedForSource(absl::Duration time) { blocked_[static_cast<size_t>(StreamStall::kSource)] += time; }
+  void WaitedForSource(absl::Duration time) {
+    blocked_[static_cast<size_t>(StreamStall::kSource)] += time;
+  }
   void Queued(const StreamChunk& chunk, absl::Time now);
   // The oldest queued copy was made.
   void Finished(const CopySpan& span);
   void Dropped(Bytes ring_bytes);
   void GroupQueued() { ++stats_.groups; }
 
-  int64_t queued() const { return queued_; }      // copies so far
+  int64_t queued() const { return queued_; }  // copies so far
   int64_t finished() const { return stats_.copies; }
   const StreamStats& stats() const { return stats_; }
   std::vector<CopyEvent> TakeEvents();

@@ -39,12 +39,12 @@ absl::StatusOr<std::unique_ptr<WeightStream>> WeightStream::Create(
     MILLRACE_CHECK(!g.chunks.empty() && g.ring_bytes > Bytes(0));
     if (g.ring_bytes > device->ring_size()) {
       return absl::InvalidArgumentError(
-          absl::StrCat("the ring of ", FormatBytes(device->ring_size()), " is too small for ", g.name,
-                       ", which takes ", FormatBytes(g.ring_bytes)));
+          absl::StrCat("the ring of ", FormatBytes(device->ring_size()), " is too small for ",
+                       g.name, ", which takes ", FormatBytes(g.ring_bytes)));
     }
   }
-  auto stream = std::unique_ptr<WeightStream>(
-      new WeightStream(device, source, std::move(groups), options));
+  auto stream =
+      std::unique_ptr<WeightStream>(new WeightStream(device, source, std::move(groups), options));
   if (stream->threaded()) stream->thread_ = std::thread([s = stream.get()] { s->Run(); });
   return stream;
 }
@@ -98,7 +98,8 @@ std::vector<int> WeightStream::PendingSlots() const {
   std::vector<int> slots;
   for (int slot : ring_) {
     const Entry& e = entries_[static_cast<size_t>(slot)];
-    if (!e.dropped && (e.state == State::kFilling || e.state == State::kQueued)) slots.push_back(slot);
+    if (!e.dropped && (e.state == State::kFilling || e.state == State::kQueued))
+      slots.push_back(slot);
   }
   return slots;
 }
@@ -116,14 +117,13 @@ void WeightStream::Restart(absl::Span<const int> order) {
   bool matches = true;
   for (int slot : pending) {
     Entry& e = entries_[static_cast<size_t>(slot)];
-    matches = matches && next_fill_ < 2 * n &&
-              e.group == order[static_cast<size_t>(next_fill_ % n)];
+    matches =
+        matches && next_fill_ < 2 * n && e.group == order[static_cast<size_t>(next_fill_ % n)];
     if (matches) {
       e.position = next_fill_++;
     } else {
       e.dropped = true;
-      recorder_.Dropped(e.state == State::kQueued ? groups_[static_cast<size_t>(e.group)].ring_bytes
-                                                  : Bytes(0));
+      recorder_.Dropped(groups_[static_cast<size_t>(e.group)].ring_bytes);
     }
   }
   if (goes_on) {
@@ -149,9 +149,8 @@ absl::StatusOr<WeightLease> WeightStream::Acquire(int group, absl::Duration time
   absl::MutexLock lock(&mu_);
   if (!pass_open_ || next_acquire_ >= static_cast<int64_t>(order_.size()) ||
       GroupAt(next_acquire_) != group) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("streamed group ", group, " is not what the pass's order has at place ",
-                     next_acquire_));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "streamed group ", group, " is not what the pass's order has at place ", next_acquire_));
   }
   int slot = -1;
   while (!cancelled_ && (slot = ReadySlot()) < 0) {

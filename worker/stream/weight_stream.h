@@ -1,8 +1,8 @@
 // WeightStream: brings weights from host memory into a ring in device memory ahead of their use.
 //
-// A copy thread walks the groups in the order in which a pass uses them and, at the order's end, goes
-// on with its beginning for the pass after, so that the link works across passes. A group is in the
-// ring from the moment its copy is queued until the work that read it is done.
+// A copy thread walks the groups in the order in which a pass uses them and, at the order's end,
+// goes on with its beginning for the pass after, so that the link works across passes. A group is
+// in the ring from the moment its copy is queued until the work that read it is done.
 //
 //   BeginPass(order);
 //   for each group of the order:
@@ -11,7 +11,8 @@
 //     ... queue work that reads the ring from lease.ring_offset() on ...
 //     lease.Release();             // or the lease dies: the bytes are free after that work
 //
-// Threading: one thread, the compute queue's owner, calls everything but Cancel, stats and TakeEvents.
+// Threading: one thread, the compute queue's owner, calls everything but Cancel, stats and
+// TakeEvents.
 #ifndef MILLRACE_WORKER_STREAM_WEIGHT_STREAM_H_
 #define MILLRACE_WORKER_STREAM_WEIGHT_STREAM_H_
 
@@ -51,8 +52,8 @@ class WeightLease {
 
   // Compute work queued from here on finds the bytes in place.
   absl::Status ComputeAfterArrival() const;
-  // The ring's bytes are free once the compute work queued so far is done. An error comes again from
-  // the next Acquire. Does nothing the second time.
+  // The ring's bytes are free once the compute work queued so far is done. An error comes again
+  // from the next Acquire. Does nothing the second time.
   absl::Status Release();
 
  private:
@@ -75,7 +76,8 @@ struct WeightStreamOptions {
 
 class WeightStream {
  public:
-  // `device` and `source` outlive the stream. InvalidArgument where a group is larger than the ring.
+  // `device` and `source` outlive the stream. InvalidArgument where a group is larger than the
+  // ring.
   static absl::StatusOr<std::unique_ptr<WeightStream>> Create(StreamDevice* device,
                                                               ChunkSource* source,
                                                               std::vector<StreamGroup> groups,
@@ -87,8 +89,8 @@ class WeightStream {
 
   // The groups that the pass will acquire, in this order. What is on its way stays where the order
   // begins with it; the rest is dropped. An order without groups leaves everything as it is. A pass
-  // may end early: the next BeginPass drops what was not acquired. A source's error is over with the
-  // next BeginPass, which tries again. InvalidArgument, Cancelled, the device's error.
+  // may end early: the next BeginPass drops what was not acquired. A source's error is over with
+  // the next BeginPass, which tries again. InvalidArgument, Cancelled, the device's error.
   absl::Status BeginPass(absl::Span<const int> order);
 
   // The next group of the order; leases of earlier ones may live on. Waits until its copies are

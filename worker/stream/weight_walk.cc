@@ -181,7 +181,8 @@ absl::Status WeightStream::QueueChunk() {
   mu_.Lock();
   // BeginPass may have come meanwhile and dropped the entry; its slot is ours until RemoveDropped.
   if (!copied.ok()) {
-    copied = Annotate(copied, absl::StrCat("streaming ", group.parts[static_cast<size_t>(chunk.part)]));
+    copied =
+        Annotate(copied, absl::StrCat("streaming ", group.parts[static_cast<size_t>(chunk.part)]));
     if (!lost) return copied;
     LoseEntry(slot, copied);
     return absl::OkStatus();
@@ -204,7 +205,6 @@ void WeightStream::LoseEntry(int slot, const absl::Status& error) {
   forget_ = true;
   if (entry.dropped) return;  // nobody waits for it any more
   entry.dropped = true;
-  next_fill_ = entry.position;
   Fail(error, false);
 }
 

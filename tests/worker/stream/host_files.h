@@ -25,7 +25,8 @@ class MappedBytes {
     static int files = 0;
     path_ = absl::StrCat(folder, "/millrace_stream_test.", getpid(), ".", files++);
     std::ofstream(path_, std::ios::binary)
-        .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+        .write(reinterpret_cast<const char*>(bytes.data()),
+               static_cast<std::streamsize>(bytes.size()));
     auto opened = OpenMappedFile(path_);
     EXPECT_TRUE(opened.ok()) << opened.status();
     if (opened.ok()) file_ = *std::move(opened);
@@ -36,7 +37,8 @@ class MappedBytes {
   HostBytes bytes() const { return file_->Map(); }
 
   // [rows, cols] of `dtype` at `offset`. The spec lives as long as this.
-  HostWeight Weight(const std::string& name, DType dtype, int64_t rows, int64_t cols, size_t offset) {
+  HostWeight Weight(const std::string& name, DType dtype, int64_t rows, int64_t cols,
+                    size_t offset) {
     auto spec = std::make_unique<TensorSpec>();
     spec->name = name;
     spec->dtype = dtype;

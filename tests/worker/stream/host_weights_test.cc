@@ -79,7 +79,8 @@ class HostWeightsTest : public ::testing::Test {
       ASSERT_TRUE((*stream)->BeginPass(order).ok());
       for (int g : order) {
         // The disk's buffers come back as virtual time goes on.
-        if (drive == WeightStreamOptions::Drive::kThread) device.AdvanceTo(device.Now() + absl::Seconds(1));
+        if (drive == WeightStreamOptions::Drive::kThread)
+          device.AdvanceTo(device.Now() + absl::Seconds(1));
         auto lease = (*stream)->Acquire(g, kTestTimeout);
         ASSERT_TRUE(lease.ok()) << lease.status();
         ASSERT_TRUE(lease->ComputeAfterArrival().ok());
@@ -199,7 +200,8 @@ TEST_F(HostWeightsTest, DiskBuffersAreBounded) {
   auto host = HostWeights::Create(options, weights_);
   ASSERT_TRUE(host.ok()) << host.status();
   std::vector<StreamChunk> chunks;
-  for (const StreamGroup& g : Groups()) chunks.insert(chunks.end(), g.chunks.begin(), g.chunks.end());
+  for (const StreamGroup& g : Groups())
+    chunks.insert(chunks.end(), g.chunks.begin(), g.chunks.end());
   for (int i = 0; i < 3; ++i) EXPECT_TRUE((*host)->Request(chunks[static_cast<size_t>(i)]));
   EXPECT_FALSE((*host)->Request(chunks[3]));
   ASSERT_TRUE((*host)->Take(chunks[0], kTestTimeout).ok());
@@ -210,7 +212,8 @@ TEST_F(HostWeightsTest, DiskBuffersAreBounded) {
   (*host)->Copied(1);
   EXPECT_TRUE((*host)->Request(chunks[3]));
   (*host)->Forget();
-  for (int i = 0; i < 100 && !(*host)->Request(chunks[4]); ++i) absl::SleepFor(absl::Milliseconds(10));
+  for (int i = 0; i < 100 && !(*host)->Request(chunks[4]); ++i)
+    absl::SleepFor(absl::Milliseconds(10));
   const auto taken = (*host)->Take(chunks[4], kTestTimeout);
   ASSERT_TRUE(taken.ok()) << taken.status();
   EXPECT_EQ(std::memcmp(taken->data, chunks[4].bytes.data(), chunks[4].bytes.size()), 0);
@@ -241,8 +244,9 @@ TEST(WholePagesTest, RangesThatShareOrTouchPagesAreJoined) {
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   auto memory = *AnonymousMemory::Create(Bytes(static_cast<int64_t>(8 * page)));
   const HostBytes all = memory.bytes();
-  const std::vector<HostBytes> joined = WholePages(
-      {all.subspan(5 * page + 10, 20), all.subspan(10, 20), all.subspan(100, page), all.subspan(2 * page, 1)});
+  const std::vector<HostBytes> joined =
+      WholePages({all.subspan(5 * page + 10, 20), all.subspan(10, 20), all.subspan(100, page),
+                  all.subspan(2 * page, 1)});
   ASSERT_EQ(joined.size(), 2u);
   EXPECT_EQ(joined[0].data(), all.data());
   EXPECT_EQ(joined[0].size(), 3 * page);

@@ -1,5 +1,5 @@
-// Hundreds of random schedules: sizes, orders, rings, rates, leases held, passes cut short. Every byte
-// that is read is checked, and everything gets done.
+// Hundreds of random schedules: sizes, orders, rings, rates, leases held, passes cut short. Every
+// byte that is read is checked, and everything gets done.
 #include <gmock/gmock.h>
 
 #include <thread>
@@ -29,8 +29,10 @@ class Schedule {
     spec.place = Bandwidth::BytesPerSecond(static_cast<double>(Random(1, 1000)) * 1e8);
     spec.stages = static_cast<int>(Random(1, 4));
     const Bandwidth disk =
-        Chance(4) ? Bandwidth::BytesPerSecond(static_cast<double>(Random(1, 100)) * 1e8) : Bandwidth();
-    sim_ = std::make_unique<SimStream>(spec, sizes, static_cast<size_t>(Random(100, 3000)), disk, seed);
+        Chance(4) ? Bandwidth::BytesPerSecond(static_cast<double>(Random(1, 100)) * 1e8)
+                  : Bandwidth();
+    sim_ = std::make_unique<SimStream>(spec, sizes, static_cast<size_t>(Random(100, 3000)), disk,
+                                       seed);
     groups_ = static_cast<int>(sizes.size());
   }
 
@@ -39,8 +41,8 @@ class Schedule {
     for (int64_t pass = 0; pass < passes; ++pass) {
       if (pass == 0 || Chance(2)) order_ = RandomOrder();
       ASSERT_TRUE(sim_->stream->BeginPass(order_).ok());
-      const int64_t until =
-          Chance(6) ? Random(0, static_cast<int64_t>(order_.size())) : static_cast<int64_t>(order_.size());
+      const int64_t until = Chance(6) ? Random(0, static_cast<int64_t>(order_.size()))
+                                      : static_cast<int64_t>(order_.size());
       for (int64_t i = 0; i < until; ++i) {
         ASSERT_NO_FATAL_FAILURE(UseGroup(order_[static_cast<size_t>(i)]));
       }
@@ -85,7 +87,8 @@ class Schedule {
       ASSERT_TRUE(lease->Release().ok());
     }
     while (!held_.empty() && Chance(2)) {
-      std::swap(held_[static_cast<size_t>(Random(0, static_cast<int64_t>(held_.size()) - 1))], held_.back());
+      std::swap(held_[static_cast<size_t>(Random(0, static_cast<int64_t>(held_.size()) - 1))],
+                held_.back());
       held_.pop_back();
     }
     if (Chance(5)) sim_->RunUntil(sim_->device.Now() + absl::Nanoseconds(Random(0, 50000)));
@@ -118,7 +121,8 @@ TEST(WeightStreamRandomTest, CopyThreadAndComputeThread) {
       data.emplace_back(200 + rng() % 4000);
       for (std::byte& b : data.back()) b = static_cast<std::byte>(rng());
     }
-    for (int i = 0; i < 8; ++i) groups.push_back(GroupOfBytes(i, data[static_cast<size_t>(i)], 512));
+    for (int i = 0; i < 8; ++i)
+      groups.push_back(GroupOfBytes(i, data[static_cast<size_t>(i)], 512));
     SimStreamSpec spec;
     spec.ring = Bytes(static_cast<int64_t>(4352 + rng() % 16 * 256));
     spec.link = Bandwidth::GBPerSecond(1);

@@ -1,4 +1,5 @@
-// Streaming of weights on a simulated device: what overlaps, what waits for what, to the nanosecond.
+// Streaming of weights on a simulated device: what overlaps, what waits for what, to the
+// nanosecond.
 #include "worker/stream/weight_stream.h"
 
 #include <gmock/gmock.h>
@@ -61,8 +62,8 @@ TEST(WeightStreamTest, DeeperRingHidesUnevenWork) {
     EXPECT_EQ(s.stream->stats().stall(StreamStall::kRing).time > absl::ZeroDuration(), !deep);
     ExpectTimeAddsUp(s.stream->stats());
   }
-  // 8 groups: 80 us of copies a pass, then the last products. The shallow ring, with its four stages,
-  // stands still for 10 us during each long product.
+  // 8 groups: 80 us of copies a pass, then the last products. The shallow ring, with its four
+  // stages, stands still for 10 us during each long product.
   EXPECT_EQ(elapsed[1], absl::Microseconds(4 * 80 + 4) + absl::Nanoseconds(1));
   EXPECT_GE(elapsed[0], absl::Microseconds(4 * 90 + 2));
 }
@@ -201,6 +202,18 @@ TEST(WeightStreamTest, SourceErrorNamesTheTensorAndEndsWithThePass) {
   s.Queue(UpTo(4), absl::Microseconds(1));
   s.Finish();
   EXPECT_EQ(s.device.wrong_reads(), 0);
+}
+
+TEST(WeightStreamTest, SourceErrorWhilePrefetchingHurtsNoPass) {
+  for (int takes = 16; takes < 24; ++takes) {  // in group 0 or 1 for the second pass
+    SimStream s(Spec(2), std::vector<size_t>(4, kGroup), kGroup / 4);
+    s.source.FailAfter(takes);
+    for (int pass = 0; pass < 3; ++pass) {
+      ASSERT_NO_FATAL_FAILURE(s.Queue(UpTo(4), absl::Microseconds(1)));
+      s.Finish();
+    }
+    EXPECT_EQ(s.device.wrong_reads(), 0);
+  }
 }
 
 TEST(WeightStreamTest, DeviceErrorIsFinal) {

@@ -241,13 +241,7 @@ absl::StatusOr<WeightsId> CudaBackend::StreamMatrices(absl::Span<const HostTenso
                                                       absl::Span<const HostTensor> biases) {
   MILLRACE_RETURN_IF_ERROR(Use());
   GroupLayout layout = LayOutGroup(matrices);
-  size_t part = 0;
-  for (size_t r = 0; r < layout.group.runs.size() && !biases.empty(); ++r) {
-    const size_t first = part;
-    while (part < layout.parts.size() && layout.parts[part].run == r) ++part;
-    MILLRACE_ASSIGN_OR_RETURN(layout.group.runs[r].bias,
-                              pool_->PlaceVectors(biases.subspan(first, part - first)));
-  }
+  if (!biases.empty()) MILLRACE_RETURN_IF_ERROR(pool_->PlaceBiases(biases, &layout));
   const int id = static_cast<int>(groups_.size());
   groups_.push_back(layout.group);
   MILLRACE_RETURN_IF_ERROR(streamed_.Add(id, matrices, std::move(layout)));

@@ -9,7 +9,7 @@
 #include "absl/types/span.h"
 #include "kernels/weight_tiles.h"
 #include "proto/bytes.h"
-#include "worker/backend/backend.h"
+#include "worker/backend/host_tensor.h"
 
 namespace millrace {
 

@@ -12,8 +12,7 @@
 #include "kernels/cuda/stream.h"
 #include "worker/backend/backend.h"
 #include "worker/backend/cuda/group_layout.h"
-#include "worker/stream/cuda_stream_device.h"
-#include "worker/stream/weight_stream.h"
+#include "worker/stream/cuda_weight_streamer.h"
 
 namespace millrace {
 
@@ -27,7 +26,7 @@ class StreamedGroups {
 
   // Takes ring and staging from `allocator`; copies begin with the first pass. `compute`: where ops
   // are queued. `source` outlives this and knows all matrices. ResourceExhausted, Internal.
-  absl::Status Start(cuda::DeviceAllocator& allocator, Bytes ring, cuda::StreamView compute,
+  absl::Status Start(const cuda::DeviceAllocator& allocator, Bytes ring, cuda::StreamView compute,
                      ChunkSource* source);
 
   // The groups that the pass reads, in order; resident ones may be among them.
@@ -41,14 +40,9 @@ class StreamedGroups {
   std::optional<StreamStats> TakeCopies(std::vector<BusySpan>& spans);
 
  private:
-  struct Pending {
-    std::vector<HostTensor> matrices;
-    GroupLayout layout;
-  };
-  std::map<int, int> index_;  // backend's id to the stream's
-  std::vector<Pending> pending_;  // until Start
-  std::unique_ptr<CudaStreamDevice> device_;
-  std::unique_ptr<WeightStream> stream_;  // last: dies first
+  std::map<int, int> index_;  // backend's id to the streamer's
+  std::vector<StreamedOp> pending_;  // until Start
+  std::unique_ptr<CudaWeightStreamer> streamer_;
 };
 
 }  // namespace millrace

@@ -108,6 +108,20 @@ absl::StatusOr<PlacedGroup> WeightPool::PlaceMatrices(absl::Span<const HostTenso
   return group;
 }
 
+absl::Status WeightPool::PlaceBiases(absl::Span<const HostTensor> biases, GroupLayout* layout) {
+  if (biases.empty()) return absl::OkStatus();
+  MILLRACE_CHECK(biases.size() == layout->parts.size());
+  size_t first = 0;
+  for (size_t r = 0; r < layout->group.runs.size(); ++r) {
+    size_t end = first;
+    while (end < layout->parts.size() && layout->parts[end].run == r) ++end;
+    MILLRACE_ASSIGN_OR_RETURN(layout->group.runs[r].bias,
+                              PlaceVectors(biases.subspan(first, end - first)));
+    first = end;
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<const float*> WeightPool::PlaceVectors(absl::Span<const HostTensor> vectors) {
   std::vector<float> values;
   for (const HostTensor& v : vectors) {

@@ -25,6 +25,9 @@ class WeightPool {
 
   absl::StatusOr<PlacedGroup> PlaceMatrices(absl::Span<const HostTensor> matrices,
                                             absl::Span<const HostTensor> biases);
+  // The biases of a group that is laid out and whose matrices are not placed here (streamed ones):
+  // `biases` as in PlaceMatrices, the layout's runs point to them.
+  absl::Status PlaceBiases(absl::Span<const HostTensor> biases, GroupLayout* layout);
   // As f32. Null for a tensor without spec.
   absl::StatusOr<const float*> PlaceVectors(absl::Span<const HostTensor> vectors);
   // Bytes as they are.
