@@ -105,7 +105,9 @@ StreamGroup SimBackend::GroupOf(const Streamed& streamed) const {
 }
 
 absl::Status SimBackend::Start() {
-  if (options_.stream_source == nullptr) {
+  if (spec_.make_source) source_ = spec_.make_source(*device_);
+  ChunkSource* const source = source_ ? source_.get() : options_.stream_source;
+  if (source == nullptr) {
     return absl::InternalError("streamed weights without a source");
   }
   std::vector<StreamGroup> groups(streamed_.size());
@@ -114,7 +116,7 @@ absl::Status SimBackend::Start() {
   }
   WeightStreamOptions options;
   options.drive = spec_.drive;
-  MILLRACE_ASSIGN_OR_RETURN(stream_, WeightStream::Create(device_.get(), options_.stream_source,
+  MILLRACE_ASSIGN_OR_RETURN(stream_, WeightStream::Create(device_.get(), source,
                                                           std::move(groups), options));
   return absl::OkStatus();
 }

@@ -37,6 +37,8 @@ struct SimBackendSpec {
   int slots = 64;
   int max_queued_copies = 1 << 20;
   WeightStreamOptions::Drive drive = WeightStreamOptions::Drive::kCaller;
+  // Where streamed weights come from; empty: from the stage's host memory, at once.
+  std::function<std::unique_ptr<ChunkSource>(SimStreamDevice& device)> make_source;
 };
 
 class SimBackend : public Backend {
@@ -130,6 +132,7 @@ class SimBackend : public Backend {
   std::vector<AttentionSegment> segments_;
   std::vector<int> positions_;
   std::unique_ptr<SimStreamDevice> device_;
+  std::unique_ptr<ChunkSource> source_;
   std::unique_ptr<WeightStream> stream_;  // last: dies first
 };
 
