@@ -158,7 +158,7 @@ absl::Status Runner::HoldHostWeights(const PlacementPlan& plan, const std::vecto
     weights.push_back(std::move(weight));
   }
   HostWeightsOptions o;
-  if (gpu) {
+  if (gpu && !options.make_gpu_backend) {
     MILLRACE_ASSIGN_OR_RETURN(const int device, HardwareIndex(stage.device));
     o.lock = CudaPageLocker(device);
   }
@@ -209,7 +209,8 @@ absl::Status Runner::MakeBackend(const PlacementPlan& plan, const StageOptions& 
     const bool here = e.worker == stage.worker && e.memory == stage.device.value();
     if (here && e.purpose == Purpose::kOverhead) o.overhead = e.bytes;
   }
-  MILLRACE_ASSIGN_OR_RETURN(backend_, MakeCudaBackend(model_->spec(), o));
+  const BackendFactory make = options.make_gpu_backend ? options.make_gpu_backend : MakeCudaBackend;
+  MILLRACE_ASSIGN_OR_RETURN(backend_, make(model_->spec(), o));
   return absl::OkStatus();
 }
 

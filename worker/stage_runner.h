@@ -16,11 +16,19 @@
 
 namespace millrace {
 
+class Backend;
+struct BackendOptions;
+using BackendFactory = std::function<absl::StatusOr<std::unique_ptr<Backend>>(
+    const ModelSpec& model, const BackendOptions& options)>;
+
 struct StageOptions {
   int threads = 0;      // CPU threads; 0 = UsableThreads()
   Bytes memory_budget;  // refuse to load past this (ResourceExhausted); 0 = no limit
   // Called while weights fault in; may be null.
   std::function<void(Bytes done, Bytes total)> on_load_progress;
+  // Makes the backend of a GPU stage in CUDA's place; the pages of weights in host memory are then
+  // brought in and not locked. Empty: CUDA.
+  BackendFactory make_gpu_backend;
 };
 
 // Created, called and destroyed by the one thread that owns its device (stage_thread.h); a stage

@@ -153,7 +153,8 @@ class Backend {
   }
   // Waits. The residual stream as f32 in host memory, valid until the next pass.
   virtual absl::StatusOr<FloatView> ReadHidden() = 0;
-  // Host memory [n, d_model] f32 that BeginPass takes hidden states from without another copy.
+  // Waits until no copy of an earlier pass reads it: host memory [n, d_model] f32 that BeginPass takes
+  // hidden states from without another copy.
   virtual absl::StatusOr<FloatView> HostRows(int64_t n) = 0;
   // The residual stream from where ReadHidden put it, as the caller has changed it since. The memory
   // is not to be touched before the next ReadHidden.

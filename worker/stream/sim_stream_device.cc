@@ -130,21 +130,31 @@ void SimStreamDevice::HoldNextCopy(absl::Time time) {
   held_until_ = std::max(held_until_, time);
 }
 
-void SimStreamDevice::Compute(absl::Duration duration, Bytes ring_offset,
-                              absl::Span<const std::byte> expected) {
+void SimStreamDevice::Compute(absl::Duration duration, Work begin, Work end) {
   absl::MutexLock lock(&mu_);
-  const absl::Time begin = std::max(now_, compute_free_);
-  compute_free_ = begin + std::max(kLeast, duration);
-  if (expected.empty()) return;
-  const auto check = [this, ring_offset, expected]()
-                         ABSL_NO_THREAD_SAFETY_ANALYSIS { Check(ring_offset, expected); };
-  At(begin, true, check);
-  At(compute_free_, false, check);
+  MILLRACE_CHECK(begin == nullptr || duration > absl::ZeroDuration());
+  const auto on_ring = [this](Work work) {
+    // Events run in Advance, under the lock.
+    return [this, work = std::move(work)]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+      work(absl::MakeSpan(ring_));
+    };
+  };
+  const absl::Time from = std::max(now_, compute_free_);
+  compute_free_ = from + duration;
+  if (begin != nullptr) At(from, true, on_ring(std::move(begin)));
+  if (end != nullptr) At(compute_free_, false, on_ring(std::move(end)));
 }
 
-void SimStreamDevice::Check(Bytes ring_offset, absl::Span<const std::byte> expected) {
-  const std::byte* found = ring_.data() + ring_offset.count();
-  if (std::memcmp(found, expected.data(), expected.size()) != 0) ++wrong_reads_;
+void SimStreamDevice::Compute(absl::Duration duration, Bytes ring_offset,
+                              absl::Span<const std::byte> expected) {
+  Work check;
+  if (!expected.empty()) {
+    check = [this, ring_offset, expected](absl::Span<std::byte> ring) {
+      const std::byte* found = ring.data() + ring_offset.count();
+      if (std::memcmp(found, expected.data(), expected.size()) != 0) CountWrongRead();
+    };
+  }
+  Compute(std::max(kLeast, duration), check, check);
 }
 
 absl::Time SimStreamDevice::compute_end() const {
@@ -163,11 +173,6 @@ absl::Time SimStreamDevice::next_copy_end() const {
     if (span.end > now_) return span.end;
   }
   return absl::InfiniteFuture();
-}
-
-int64_t SimStreamDevice::wrong_reads() const {
-  absl::MutexLock lock(&mu_);
-  return wrong_reads_;
 }
 
 void SimStreamDevice::FailCopies(absl::Status status) {

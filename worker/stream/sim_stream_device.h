@@ -4,6 +4,7 @@
 #ifndef MILLRACE_WORKER_STREAM_SIM_STREAM_DEVICE_H_
 #define MILLRACE_WORKER_STREAM_SIM_STREAM_DEVICE_H_
 
+#include <atomic>
 #include <deque>
 #include <functional>
 #include <map>
@@ -50,18 +51,26 @@ class SimStreamDevice : public StreamDevice {
   // ---- for whoever plays the host ----
   // The copy queued next cannot begin before `time`: its bytes are late.
   void HoldNextCopy(absl::Time time);
-  // Queues compute work of `duration` that reads the ring from `ring_offset` on and expects to find
-  // `expected` there from its begin to its end.
+  // Compute work that is done at one moment of the virtual clock, on the ring as it is then. It is
+  // called by whoever moves the clock, and does not call the device.
+  using Work = std::function<void(absl::Span<std::byte> ring)>;
+  // Queues compute work of `duration`: `begin` is done when it begins, `end` when it ends; either may
+  // be empty. Work of no duration has an end only.
+  void Compute(absl::Duration duration, Work begin, Work end);
+  // The same of work that reads the ring from `ring_offset` on and expects to find `expected` there
+  // from its begin to its end. Takes at least a nanosecond.
   void Compute(absl::Duration duration, Bytes ring_offset, absl::Span<const std::byte> expected);
   // Work that reads no streamed weights.
   void Compute(absl::Duration duration) { Compute(duration, Bytes(0), {}); }
+  // Work that found wrong bytes says so.
+  void CountWrongRead() { ++wrong_reads_; }
   absl::Time compute_end() const;  // of all queued so far
   void AdvanceTo(absl::Time time);
   // Waits for the compute queue, as a host does that wants results.
   void Synchronize() { AdvanceTo(compute_end()); }
   // The end of the copy that ends next; infinite where none is under way.
   absl::Time next_copy_end() const;
-  int64_t wrong_reads() const;
+  int64_t wrong_reads() const { return wrong_reads_; }
   // Every function of the copy side returns it from now on.
   void FailCopies(absl::Status status);
 
@@ -71,8 +80,6 @@ class SimStreamDevice : public StreamDevice {
   void At(absl::Time time, bool begin, std::function<void()> what)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Advance(absl::Time time) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Check(Bytes ring_offset, absl::Span<const std::byte> expected)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const SimStreamSpec spec_;
   mutable absl::Mutex mu_;
@@ -89,7 +96,7 @@ class SimStreamDevice : public StreamDevice {
   size_t next_stage_ ABSL_GUARDED_BY(mu_) = 0;
   std::vector<absl::Time> arrival_ ABSL_GUARDED_BY(mu_), release_ ABSL_GUARDED_BY(mu_);
   std::deque<CopySpan> copies_ ABSL_GUARDED_BY(mu_);  // not told by Finished yet
-  int64_t wrong_reads_ ABSL_GUARDED_BY(mu_) = 0;
+  std::atomic<int64_t> wrong_reads_{0};
 };
 
 // Bytes that a simulated device reads in place, as late as a disk of the given rate would have

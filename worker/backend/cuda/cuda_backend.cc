@@ -67,6 +67,8 @@ class CudaBackend : public Backend {
 
   ~CudaBackend() override {
     Use().IgnoreError();
+    // A pass that broke off may have left it a lease, which dies before its stream.
+    if (prefill_) prefill_->Expect({});
     stream().Wait(kPassTimeout).IgnoreError();
     if (shared_) shared_->WaitUntilTaken(kPassTimeout).IgnoreError();
   }
@@ -162,6 +164,8 @@ class CudaBackend : public Backend {
   absl::StatusOr<WeightLease> Bring(int group, cuda::StreamView reader) {
     return streamed_.Bring(group, reader, groups_[static_cast<size_t>(group)]);
   }
+  // What HostRows gives, without waiting.
+  absl::StatusOr<FloatView> PinnedRows(int64_t n);
   absl::Status TakeHidden(const HiddenStates& hidden);
   cuda::MatmulInput InputOf(const Activations& x) const;
   cuda::DeferredNorm NormRoom(int which) const;
@@ -306,7 +310,7 @@ absl::Status CudaBackend::TakeHidden(const HiddenStates& hidden) {
     MILLRACE_CHECK(from.stride == from.cols);
     return receiver_.Take(*hidden.device, from.data, At(layout_.hidden), size, stream());
   }
-  MILLRACE_ASSIGN_OR_RETURN(const FloatView room, HostRows(from.rows));
+  MILLRACE_ASSIGN_OR_RETURN(const FloatView room, PinnedRows(from.rows));
   for (int64_t r = 0; r < from.rows && from.data != room.data; ++r) {
     std::memcpy(static_cast<std::byte*>(pinned_hidden_->data()) + static_cast<size_t>(r) * row,
                 from.row(r), row);
@@ -587,7 +591,7 @@ absl::StatusOr<std::vector<RowOutput>> CudaBackend::Collect(int first, int count
   return out;
 }
 
-absl::StatusOr<FloatView> CudaBackend::HostRows(int64_t n) {
+absl::StatusOr<FloatView> CudaBackend::PinnedRows(int64_t n) {
   MILLRACE_RETURN_IF_ERROR(Use());
   if (!pinned_hidden_) {
     const size_t values = static_cast<size_t>(options_.max_pass_tokens) * static_cast<size_t>(model_.d_model);
@@ -597,8 +601,15 @@ absl::StatusOr<FloatView> CudaBackend::HostRows(int64_t n) {
   return FloatView(static_cast<float*>(pinned_hidden_->data()), n, model_.d_model);
 }
 
+// The pass before may not have been waited for, and its copies read the same memory.
+absl::StatusOr<FloatView> CudaBackend::HostRows(int64_t n) {
+  MILLRACE_ASSIGN_OR_RETURN(const FloatView rows, PinnedRows(n));
+  MILLRACE_RETURN_IF_ERROR(stream().Wait(kPassTimeout));
+  return rows;
+}
+
 absl::StatusOr<FloatView> CudaBackend::ReadHidden() {
-  MILLRACE_ASSIGN_OR_RETURN(const FloatView rows, HostRows(shape_.rows));
+  MILLRACE_ASSIGN_OR_RETURN(const FloatView rows, PinnedRows(shape_.rows));
   const Bytes size = SizeOf(sizeof(float) * static_cast<size_t>(rows.rows * rows.cols));
   MILLRACE_RETURN_IF_ERROR(cuda::CopyByKernel(rows.data, At(layout_.hidden), size, stream()));
   MILLRACE_RETURN_IF_ERROR(stream().Wait(kPassTimeout));
@@ -606,7 +617,7 @@ absl::StatusOr<FloatView> CudaBackend::ReadHidden() {
 }
 
 absl::Status CudaBackend::WriteHidden() {
-  MILLRACE_ASSIGN_OR_RETURN(const FloatView rows, HostRows(shape_.rows));
+  MILLRACE_ASSIGN_OR_RETURN(const FloatView rows, PinnedRows(shape_.rows));
   const Bytes size = SizeOf(sizeof(float) * static_cast<size_t>(rows.rows * rows.cols));
   return cuda::CopyByKernel(At(layout_.hidden), rows.data, size, stream());
 }

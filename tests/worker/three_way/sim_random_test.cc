@@ -1,0 +1,119 @@
+// Hundreds of random mixes of homes, routes, rings and devices on the simulated device: every logit is
+// that of the fully resident run, bit for bit.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <iostream>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "tests/fakes/sim_backend.h"
+#include "tests/worker/three_way/random_plan.h"
+#include "tests/worker/three_way/script.h"
+#include "worker/local_stages.h"
+
+namespace millrace {
+namespace {
+
+constexpr uint64_t kSeed = 20251125;
+constexpr char kQuantised[] = "../shared/models/quill-7m-q4_k_m.gguf";
+
+// The plan's stages, all called by the caller's thread.
+absl::StatusOr<std::unique_ptr<StageRunner>> Stages(const std::shared_ptr<const Model>& model,
+                                                    const PlacementPlan& plan,
+                                                    const StageOptions& options) {
+  std::unique_ptr<StageRunner> next;
+  for (int s = static_cast<int>(plan.stages.size()) - 1; s >= 0; --s) {
+    std::unique_ptr<StageLink> link = next ? MakeLocalLink(std::move(next)) : nullptr;
+    auto stage = StageRunner::Create(model, plan, s, std::move(link), options);
+    if (!stage.ok()) return stage.status();
+    next = *std::move(stage);
+  }
+  return next;
+}
+
+class SimRandomTest : public ::testing::Test {
+ protected:
+  int64_t Random(int64_t low, int64_t high) {
+    return std::uniform_int_distribution<int64_t>(low, high)(rng_);
+  }
+  bool Chance(int one_in) { return Random(1, one_in) == 1; }
+
+  SimBackendSpec RandomSpec() {
+    SimBackendSpec spec;
+    const auto rate = [&] { return Bandwidth::GBPerSecond(static_cast<double>(Random(1, 400))); };
+    spec.hbm = rate() * 5;
+    spec.link = rate();
+    if (Chance(2)) spec.place = rate();
+    if (Chance(2)) spec.dram = rate();
+    spec.chunk = Bytes(1024 * Random(1, 300));
+    spec.stages = static_cast<int>(Random(1, 5));
+    spec.slots = Chance(2) ? 64 : static_cast<int>(Random(1, 6));
+    if (Chance(3)) spec.max_queued_copies = static_cast<int>(Random(1, 6));
+    if (Chance(6)) spec.drive = WeightStreamOptions::Drive::kThread;
+    return spec;
+  }
+
+  // One or two stages.
+  PlacementPlan RandomPlan(const Model& model, const Script& script, DType kv) {
+    std::vector<int> cuts;
+    if (Chance(4)) cuts = {static_cast<int>(Random(1, std::ssize(BlocksOf(model.spec())) - 1))};
+    PlacementPlan plan = ResidentPlan(model.spec(), script, kv, cuts, {"gpu0", "gpu0#1"});
+    MoveToHost(rng_, model.spec(), plan);
+    return plan;
+  }
+
+  void CheckPlan(const std::shared_ptr<const Model>& model, const Script& script,
+                 const PlacementPlan& plan, const Transcript& expected) {
+    std::vector<SimBackend*> made;
+    StageOptions options;
+    options.threads = 1;
+    options.make_gpu_backend = SimBackends(RandomSpec(), &made);
+    auto stages = Stages(model, plan, options);
+    ASSERT_TRUE(stages.ok()) << stages.status();
+    const auto got = RunScript(**stages, script);
+    ASSERT_TRUE(got.ok()) << got.status();
+    EXPECT_EQ(Difference(expected, *got), "");
+    for (SimBackend* backend : made) {
+      EXPECT_EQ(backend->device().wrong_reads(), 0);
+      EXPECT_EQ(backend->device().ring_size() > Bytes(0), backend->stream() != nullptr);
+    }
+  }
+
+  void CheckModel(const std::string& reference, absl::Duration limit) {
+    const std::shared_ptr<const Model> model = *Model::Open(reference);
+    const absl::Time begin = absl::Now();
+    constexpr DType kKvTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0};
+    int plans = 0;
+    for (; plans < 400 && absl::Now() - begin < limit && !HasFailure();) {
+      const Script script = RandomScript(rng_, model->spec().vocab);
+      const DType kv = kKvTypes[Random(0, 3)];
+      const PlacementPlan resident = ResidentPlan(model->spec(), script, kv);
+      StageOptions options;
+      options.threads = 1;
+      options.make_gpu_backend = SimBackends(SimBackendSpec());
+      auto stages = Stages(model, resident, options);
+      ASSERT_TRUE(stages.ok()) << stages.status();
+      const auto expected = RunScript(**stages, script);
+      ASSERT_TRUE(expected.ok()) << expected.status();
+      for (int i = 0; i < 10 && !HasFailure(); ++i, ++plans) {
+        const PlacementPlan plan = RandomPlan(*model, script, kv);
+        SCOPED_TRACE(absl::StrCat("plan ", plans, ": ", Describe(plan)));
+        CheckPlan(model, script, plan, *expected);
+      }
+    }
+    std::cout << plans << " plans, seed " << kSeed << "\n";
+  }
+
+  std::mt19937_64 rng_{kSeed};
+};
+
+TEST_F(SimRandomTest, DemoModel) { CheckModel("", absl::Seconds(25)); }
+
+TEST_F(SimRandomTest, QuantisedModel) {
+  if (!std::filesystem::exists(kQuantised)) GTEST_SKIP() << kQuantised << " is not here";
+  CheckModel(kQuantised, absl::Seconds(15));
+}
+
+}  // namespace
+}  // namespace millrace
