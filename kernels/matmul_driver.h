@@ -24,6 +24,9 @@ void MatmulWith(const MatmulTables& tables, const CpuContext& ctx, FloatView x,
 struct TileShape {
   int64_t rows = 32;           // a unit of work
   int64_t chunk = kTileBlock;  // columns unpacked at a time
+  // What DRAM is asked for while rows are unpacked: the same rows' next chunk, the next panel
+  // (where there is none before it the next chunk), both.
+  enum class Ask { kChunk, kPanel, kBoth } ask = Ask::kPanel;
 };
 TileShape TileShapeFor(int64_t n, int64_t cols, int64_t total_rows, int threads);
 

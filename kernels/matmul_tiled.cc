@@ -40,8 +40,8 @@ void MatmulSlab(const TileKernels& tiles, ThreadPool& pool, FloatView x, int64_t
       for (int64_t r = from; r < to; r += shape.rows) {
         work.begin = r;
         work.end = std::min(r + shape.rows, to);
-        work.limit = to;
-        work.cold = r == from;
+        work.limit = shape.ask == TileShape::Ask::kChunk ? work.end : to;
+        work.cold = r == from || shape.ask != TileShape::Ask::kPanel;
         tiles.panel(args, work, panel);
       }
     };

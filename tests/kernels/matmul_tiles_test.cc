@@ -73,6 +73,19 @@ TEST_P(MatmulTilesTest, RowsOfABatchAreWhatTheyAreAlone) {
   }
 }
 
+TEST_P(MatmulTilesTest, ShapeOfTheWorkChangesNothing) {
+  std::mt19937_64 rng(45);
+  const int64_t cols = Info(GetParam()).block_elements == 256 ? 1280 : 1312;
+  MatmulData data({GetParam(), 301, cols, 70}, rng);
+  const std::vector<float> expected = RunMatmul(data, CpuIsa::kAvx512, 2, RunTiled);
+  for (const TileShape shape : {TileShape{32, 512}, TileShape{64, 256}, TileShape{128, 512}}) {
+    const auto run = [&](const CpuContext& ctx, FloatView x, absl::Span<const MatmulTarget> targets) {
+      MatmulSlab(EmulatedTileKernels(), *ctx.pool, x, 0, targets, shape, ctx.scratch);
+    };
+    EXPECT_EQ(RunMatmul(data, CpuIsa::kAvx512, 2, run), expected) << shape.rows << shape.chunk;
+  }
+}
+
 std::vector<DType> QuantizedTypes() {
   std::vector<DType> types;
   for (DType dtype : kAllDTypes) {
