@@ -64,9 +64,9 @@ inline __m512i LoadAsBf16(const float* from) {
 // Up to 16 rows' columns of two groups to the tiles of the even and of the odd ones.
 inline void PackTwoGroups(const float* first, const float* second, int64_t stride, int64_t rows,
                           uint16_t* even, uint16_t* odd) {
-  const __m512i evens = _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34,
-                                         32, 30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2,
-                                         0);
+  const __m512i evens =
+      _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32, 30, 28, 26,
+                       24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
   const __m512i odds = _mm512_or_si512(evens, _mm512_set1_epi16(1));
   __m512 v[16], u[16];
   for (int j = 0; j < 16; ++j, first += stride, second += stride) {

@@ -10,7 +10,9 @@ namespace millrace {
 TileShape TileShapeFor(int64_t n, int64_t cols, int64_t total_rows, int threads) {
   constexpr int64_t kInputThatFits = 1 << 20;
   TileShape shape;
-  const int64_t most = TileInputBytes(n, cols) <= kInputThatFits ? 32 : n <= 32 ? 64 : kTilePanelRows;
+  const int64_t most = TileInputBytes(n, cols) <= kInputThatFits ? 32
+                       : n <= 32                                 ? 64
+                                                                 : kTilePanelRows;
   while (shape.rows < most && total_rows / (2 * shape.rows) >= 4 * threads) shape.rows *= 2;
   return shape;
 }

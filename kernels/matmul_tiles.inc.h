@@ -1,16 +1,19 @@
 // Quantised products on tile registers, for five rows of x and more; a template over the tiles, so
 // that the tests run it on emulated ones. The file that includes this names the tiles' class.
 //
-// W is dequantised to bf16 a few KiB at a time, x is rounded to bf16 once, and the tile registers
+// W is cut off to bf16 a few KiB at a time, x is rounded to bf16 once, and the tile registers
 // accumulate in f32 over all columns. Why not int8 tiles, which have twice the rate: the scales of
 // 32 (or 16) columns would end every tile product after 32 (or 16) of its 64 columns, so that the
 // rate is halved (or quartered), and the int32 results would have to leave the tiles, be converted,
 // scaled by w's and x's scale and added: 48 vector instructions for each tile product of 16 cycles.
-// Here a tile product is followed by the next. The rounding of w and x to 8 bits of mantissa costs
-// 0.23% where int8 blocks of x cost 0.4 to 0.5%.
+// Here a tile product is followed by the next. Having 8 bits of mantissa in w and x costs 0.24%
+// where int8 blocks of x cost 0.4 to 0.5%.
 //
 // Unpacking W is what limits small n, and it runs beside the tile unit: while the products of one
-// chunk of columns are under way, the rows of the next chunk are unpacked between them.
+// chunk of columns are under way, the rows of the next chunk are unpacked between them. With many
+// rows of x the second-level cache limits: a chunk is a block of 256 columns, so that 32 rows of W
+// stay in the first level while all of x goes by, and x lies block by block, for rows of x a power
+// of two apart would share a few of the cache's sets.
 #ifndef MILLRACE_KERNELS_MATMUL_TILES_INC_H_
 #define MILLRACE_KERNELS_MATMUL_TILES_INC_H_
 
@@ -182,7 +185,8 @@ inline void StoreSums(const TilePanel& p, int64_t row_block, int64_t group) {
   for (int i = 0; i < 16; ++i) v[i] = _mm512_loadu_ps(p.Sums(row_block, group) + 16 * i);
   Transpose16(v);
   for (int64_t t = 0; t < tokens; ++t) {
-    StorePanel(p.a.out, 16 * group + t, p.work.begin + 16 * row_block, static_cast<int>(rows), (VF)v[t]);
+    StorePanel(p.a.out, 16 * group + t, p.work.begin + 16 * row_block, static_cast<int>(rows),
+               (VF)v[t]);
   }
 }
 
@@ -194,7 +198,8 @@ void RunTilePanel(const MatmulArgs& a, const TileWork& work, void* scratch) {
   const TilePanel p{
       a, work, rows, work.chunk, {w, w + values}, reinterpret_cast<float*>(w + 2 * values)};
   if (!work.multiply) {
-    for (int64_t c = 0; c < a.cols; c += p.chunk) UnpackPanelRows<T>(p, c, 0, rows, c / p.chunk % 2);
+    for (int64_t c = 0; c < a.cols; c += p.chunk)
+      UnpackPanelRows<T>(p, c, 0, rows, c / p.chunk % 2);
     return;
   }
   if (rows % 32 != 0) memset(w, 0, static_cast<size_t>(4 * values));  // rows that are not there

@@ -4,11 +4,11 @@
 // has to change its place; x is packed in the same order (matmul_tile_input.inc.h).
 //
 // A 4- or 5-bit code takes its value from a table of the 16 or 32 values of its sub-block, looked
-// up 32 codes at a time: about 48 (4 bits) or 85 (5 bits) vector instructions for 256 weights. Wider
-// codes and sub-blocks of 16 are computed value by value: about 95. The processors with tiles take
-// four steps for one conversion of 32 values to bf16. So f32 values are cut off, not rounded, and
-// their scales made larger by the mean of what that takes away: the error is the same but for a part
-// of 0.06%.
+// up 32 codes at a time: about 48 (4 bits) or 85 (5 bits) vector instructions for 256 weights.
+// Wider codes and sub-blocks of 16 are computed value by value: about 95. The processors with tiles
+// take four steps for one conversion of 32 values to bf16. So f32 values are cut off, not rounded,
+// and their scales made larger by the mean of what that takes away: the error is the same but for a
+// part of 0.06%.
 #ifndef MILLRACE_KERNELS_MATMUL_UNPACK_BF16_INC_H_
 #define MILLRACE_KERNELS_MATMUL_UNPACK_BF16_INC_H_
 
@@ -93,13 +93,11 @@ inline __attribute__((always_inline)) WeightChunk LoadIndices(const uint8_t* b) 
 
 // Both groups by one table, the first's entries in the even places. scales: eight s, eight l.
 inline __attribute__((always_inline)) TwoGroups LookUpFourBits(__m512i index, const float* scales,
-                                                              int first, int second) {
+                                                               int first, int second) {
   const __m512 count = CountFrom(0);
-  const __m512i table =
-      CutToWords(_mm512_fmsub_ps(count, _mm512_set1_ps(scales[first]),
-                                 _mm512_set1_ps(scales[8 + first])),
-                 _mm512_fmsub_ps(count, _mm512_set1_ps(scales[second]),
-                                 _mm512_set1_ps(scales[8 + second])));
+  const __m512i table = CutToWords(
+      _mm512_fmsub_ps(count, _mm512_set1_ps(scales[first]), _mm512_set1_ps(scales[8 + first])),
+      _mm512_fmsub_ps(count, _mm512_set1_ps(scales[second]), _mm512_set1_ps(scales[8 + second])));
   return {_mm512_permutexvar_epi16(index, table),  // a word's low five bits count
           _mm512_permutexvar_epi16(_mm512_srli_epi16(index, 8), table)};
 }
@@ -120,9 +118,9 @@ inline __m512 ValuesOfByte(__m512i moved, __m512 scale, __m512 low) {
 
 inline TwoGroups ComputeValues(__m512i codes, __m512 scale, __m512 low) {
   return {CutToWords(ValuesOfByte(_mm512_slli_epi32(codes, 15), scale, low),
-                       ValuesOfByte(_mm512_srli_epi32(codes, 1), scale, low)),
+                     ValuesOfByte(_mm512_srli_epi32(codes, 1), scale, low)),
           CutToWords(ValuesOfByte(_mm512_slli_epi32(codes, 7), scale, low),
-                       ValuesOfByte(_mm512_srli_epi32(codes, 9), scale, low))};
+                     ValuesOfByte(_mm512_srli_epi32(codes, 9), scale, low))};
 }
 
 // Values of groups `first` and `second` to the tiles `stride` apart that hold them (see
@@ -155,14 +153,13 @@ template <DType T>
 inline __attribute__((always_inline)) void SplitScales(const WeightChunk& w, ChunkScales& out) {
   static_assert(Codec<T>::kSub == 32);
   constexpr float s = TableBits<T>() == 4 ? kCutOff : 1, l = ChunkCodec<T>::kLow * s;
-  _mm512_store_ps(out.v,
-                  _mm512_mul_ps(w.scale, _mm512_set_ps(l, l, l, l, l, l, l, l, s, s, s, s, s, s, s,
-                                                       s)));
+  _mm512_store_ps(
+      out.v, _mm512_mul_ps(w.scale, _mm512_set_ps(l, l, l, l, l, l, l, l, s, s, s, s, s, s, s, s)));
   asm volatile("" : "+m"(out));  // or the compiler finds shuffles to do without the memory
 }
 
 inline __attribute__((always_inline)) TwoGroups LookUpFiveBits(__m512i codes, const float* scales,
-                                                              int first, int second) {
+                                                               int first, int second) {
   const __m512i a = FiveBitTable(scales[first], scales[8 + first]);
   const __m512i b = FiveBitTable(scales[second], scales[8 + second]);
   const auto look_up = [&](__m512i index) {
@@ -173,7 +170,7 @@ inline __attribute__((always_inline)) TwoGroups LookUpFiveBits(__m512i codes, co
 
 template <DType T, int k>
 inline __attribute__((always_inline)) TwoGroups GroupsOf(const WeightChunk& w,
-                                                        const ChunkScales& scales, __m512 low) {
+                                                         const ChunkScales& scales, __m512 low) {
   using C = ChunkCodec<T>;
   if constexpr (TableBits<T>() == 4) {
     return LookUpFourBits(w.code[k], scales.v, C::kFirst[k], C::kSecond[k]);

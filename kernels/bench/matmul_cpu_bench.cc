@@ -6,9 +6,8 @@
 //
 //   --threads N       default: all usable        --types q4_K,q6_K   default: all
 //   --n 1,8,32        default: 1 to 256          --bytes 4           GiB of weights, default 4
-//   --isa avx512      default: the best there is --huge              ask for huge pages (the
-//   runtime's
-//                                                mapped files have ordinary ones)
+//   --isa avx512      default: the best there is --huge              huge pages (mapped
+//                                                files have ordinary ones)
 //   --parts           the parts of products on tile registers instead (tile_parts.h)
 #include <sys/mman.h>
 
@@ -290,9 +289,10 @@ bool Parse(int argc, char** argv, Options& options) {
 int main(int argc, char** argv) {
   millrace::Options options;
   if (!millrace::Parse(argc, argv, options)) {
-    std::fprintf(stderr,
-                 "usage: cpu-matmul-bench [--threads N] [--types q4_K,..] [--n 1,8,..]\n"
-                 "                        [--bytes GIB] [--isa avx2|avx512|..] [--huge] [--parts]\n");
+    std::fprintf(
+        stderr,
+        "usage: cpu-matmul-bench [--threads N] [--types q4_K,..] [--n 1,8,..]\n"
+        "                        [--bytes GIB] [--isa avx2|avx512|..] [--huge] [--parts]\n");
     return 2;
   }
   millrace::RunBench(options);

@@ -84,15 +84,16 @@ class Parts {
     std::byte* panels = context_.scratch + Align64(TileInputBytes(x_.rows, x_.cols));
     const int64_t panel_bytes = Align64(TilePanelScratchBytes(x_.rows));
     const int64_t count = std::max<int64_t>(1, 10'000'000'000 / (32 * cols * (200 + 10 * x_.rows)));
-    return EachThread(*context_.pool, threads, count, [&](int thread) {
-             TileWork work;
-             work.begin = 32 * thread;
-             work.end = work.limit = work.begin + 32;
-             work.cold = false;
-             work.unpack = unpack;
-             work.multiply = multiply;
-             AmxTileKernels().panel(args, work, panels + thread * panel_bytes);
-           }) /
+    return EachThread(*context_.pool, threads, count,
+                      [&](int thread) {
+                        TileWork work;
+                        work.begin = 32 * thread;
+                        work.end = work.limit = work.begin + 32;
+                        work.cold = false;
+                        work.unpack = unpack;
+                        work.multiply = multiply;
+                        AmxTileKernels().panel(args, work, panels + thread * panel_bytes);
+                      }) /
            static_cast<double>(32 * cols / 256);
   }
 

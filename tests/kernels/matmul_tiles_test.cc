@@ -79,7 +79,8 @@ TEST_P(MatmulTilesTest, ShapeOfTheWorkChangesNothing) {
   MatmulData data({GetParam(), 301, cols, 70}, rng);
   const std::vector<float> expected = RunMatmul(data, CpuIsa::kAvx512, 2, RunTiled);
   for (const TileShape shape : {TileShape{32, 512}, TileShape{64, 256}, TileShape{128, 512}}) {
-    const auto run = [&](const CpuContext& ctx, FloatView x, absl::Span<const MatmulTarget> targets) {
+    const auto run = [&](const CpuContext& ctx, FloatView x,
+                         absl::Span<const MatmulTarget> targets) {
       MatmulSlab(EmulatedTileKernels(), *ctx.pool, x, 0, targets, shape, ctx.scratch);
     };
     EXPECT_EQ(RunMatmul(data, CpuIsa::kAvx512, 2, run), expected) << shape.rows << shape.chunk;
