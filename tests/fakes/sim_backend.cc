@@ -27,6 +27,19 @@ Bytes RawBytes(absl::Span<const HostTensor> matrices) {
 
 }  // namespace
 
+class SimBackend::Memory : public DeviceMemory {
+ public:
+  Memory(SimBackend* backend, std::unique_ptr<DeviceMemory> memory)
+      : backend_(backend), memory_(std::move(memory)) {}
+  ~Memory() override { backend_->Synchronize().IgnoreError(); }
+  std::byte* data() const override { return memory_->data(); }
+  Bytes size() const override { return memory_->size(); }
+
+ private:
+  SimBackend* const backend_;
+  const std::unique_ptr<DeviceMemory> memory_;
+};
+
 SimBackend::SimBackend(const ModelSpec& model, const BackendOptions& options,
                        const SimBackendSpec& spec, std::unique_ptr<Backend> cpu)
     : model_(model), options_(options), spec_(spec), cpu_(std::move(cpu)) {
@@ -80,6 +93,11 @@ absl::StatusOr<WeightsId> SimBackend::StreamMatrices(absl::Span<const HostTensor
   MILLRACE_ASSIGN_OR_RETURN(const WeightsId id, PlaceMatrices(placed, biases));
   streamed_.emplace(id.value, std::move(streamed));
   return id;
+}
+
+absl::StatusOr<std::unique_ptr<DeviceMemory>> SimBackend::Allocate(Bytes size, const char* what) {
+  MILLRACE_ASSIGN_OR_RETURN(auto memory, cpu_->Allocate(size, what));
+  return std::make_unique<Memory>(this, std::move(memory));
 }
 
 StreamGroup SimBackend::GroupOf(const Streamed& streamed) const {

@@ -68,9 +68,8 @@ class SimBackend : public Backend {
   absl::Status PlaceEmbedding(const HostTensor& table) override {
     return cpu_->PlaceEmbedding(table);
   }
-  absl::StatusOr<std::unique_ptr<DeviceMemory>> Allocate(Bytes size, const char* what) override {
-    return cpu_->Allocate(size, what);
-  }
+  // Freeing it waits for what is queued, as a GPU's driver does.
+  absl::StatusOr<std::unique_ptr<DeviceMemory>> Allocate(Bytes size, const char* what) override;
 
   absl::Status BeginPass(const Pass& pass, absl::Span<const AttentionSegment> segments,
                          absl::Span<const int> positions, const HiddenStates& hidden) override;
@@ -95,6 +94,7 @@ class SimBackend : public Backend {
   absl::Status WriteHidden() override;
 
  private:
+  class Memory;
   using Op = std::function<absl::Status()>;
   // A group in the ring: its matrices as in the file, each from a multiple of 256 bytes on.
   struct Streamed {
