@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "planner/host_rates.h"
+
 namespace millrace {
 namespace {
 
@@ -37,7 +39,8 @@ double CostModel::DeviceSeconds(const DeviceSpec& device, int block, PassShape p
     const int64_t rows = std::max<int64_t>(1, problem_.model.tensors[t].rows());
     return Seconds(Bytes(b.weights.count() / rows) * pass.tokens, rate);
   }
-  const double compute = device.prefill_flops > 0 ? Flops(block, pass) / device.prefill_flops : 0;
+  const double flops = device.prefill_flops * (gpu ? kGpuPrefillEfficiency : 1.0);
+  const double compute = flops > 0 ? Flops(block, pass) / flops : 0;
   double seconds = std::max(Seconds(b.weights, rate), compute);
   if (!pass.prefill) {
     const Bytes cache(memory_.Kv(block).count() / std::max(1, problem_.slots) / 2);
@@ -47,7 +50,8 @@ double CostModel::DeviceSeconds(const DeviceSpec& device, int block, PassShape p
 }
 
 double CostModel::HostComputeSeconds(const HostSpec& host, int block, PassShape pass) const {
-  return Flops(block, pass) / CpuFlops(host);
+  const double bytes = static_cast<double>(memory_.blocks()[block].weights.count());
+  return CpuProductSeconds(host, bytes, parameters_[block], pass.tokens);
 }
 
 double CostModel::HostHopSeconds(const DeviceSpec& device, PassShape pass) const {
@@ -65,14 +69,6 @@ double CostModel::HostEmbedSeconds(const DeviceSpec& device, PassShape pass) con
 double CostModel::HopSeconds(const LinkSpec& link, int tokens) const {
   const Bytes hidden(static_cast<int64_t>(problem_.model.d_model) * 4 * tokens);
   return absl::ToDoubleSeconds(link.latency) + Seconds(hidden, link.bandwidth);
-}
-
-double CpuFlops(const HostSpec& host) {
-  if (host.cpu_flops > 0) return host.cpu_flops;
-  for (const DeviceSpec& d : host.devices) {
-    if (d.kind == DeviceKind::kCpu && d.prefill_flops > 0) return d.prefill_flops;
-  }
-  return kDefaultFlopsPerThread * std::max(1, host.threads);
 }
 
 }  // namespace millrace

@@ -116,6 +116,21 @@ std::string RenderMilliseconds(absl::Duration d) {
   return absl::StrFormat(ms < 10 ? "%.2f ms" : "%.0f ms", ms);
 }
 
+std::string RenderPredicted(const Prediction& p) {
+  std::string out = absl::StrFormat(
+      "\npredicted: 1 sequence decodes %.1f tokens/s (%s each; the plan has the least of that)\n",
+      p.decode_tokens_per_second, RenderMilliseconds(p.time_per_token));
+  if (p.decode_batch > 1) {
+    const double pass = p.batch_tokens_per_second > 0 ? p.decode_batch / p.batch_tokens_per_second : 0;
+    absl::StrAppendFormat(&out, "%d sequences together: %.1f tokens/s (%s a pass)\n",
+                          p.decode_batch, p.batch_tokens_per_second,
+                          RenderMilliseconds(absl::Seconds(pass)));
+  }
+  absl::StrAppendFormat(&out, "first token of a %d-token prompt after %s (%.0f tokens/s)\n",
+                        p.prompt_tokens, RenderMilliseconds(p.ttft), p.prefill_tokens_per_second);
+  return out;
+}
+
 std::string RenderPlanTable(const PlacementPlan& plan) {
   std::string out = absl::StrFormat(
       "%s over %d stage%s: context %d x %d slot%s, KV cache %s, passes of up to %d tokens\n\n",
@@ -142,16 +157,7 @@ std::string RenderPlanTable(const PlacementPlan& plan) {
   for (const Stage& s : plan.stages) {
     if (s.device_kind == DeviceKind::kGpu) absl::StrAppend(&out, RenderRoutes(plan, s));
   }
-  const Prediction& p = plan.predicted;
-  absl::StrAppendFormat(
-      &out,
-      "\npredicted: %.1f tokens/s (%s each), first token of a %d-token prompt after %s\n",
-      p.decode_tokens_per_second, RenderMilliseconds(p.time_per_token), p.prompt_tokens,
-      RenderMilliseconds(p.ttft));
-  if (p.decode_batch > 1) {
-    absl::StrAppendFormat(&out, "%d sequences together: %.1f tokens/s\n", p.decode_batch,
-                          p.batch_tokens_per_second);
-  }
+  absl::StrAppend(&out, RenderPredicted(plan.predicted));
   absl::StrAppend(&out, WrapAt(absl::StrCat("limited by ", plan.binding_constraint), 100), "\n");
   return out;
 }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "planner/host_rates.h"
 #include "planner/infeasibility.h"
 #include "planner/plan_builder.h"
 #include "planner/plan_validator.h"
@@ -34,7 +35,7 @@ std::vector<DeviceClass> ClassesOf(const PlacementProblem& problem,
     const HostSpec& host = problem.cluster.hosts[devices[i].host];
     const DeviceSpec& d = host.devices[devices[i].device];
     const bool alone = host.devices.size() == 1;
-    const Key key = {static_cast<double>(d.kind == DeviceKind::kGpu),
+    Key key = {static_cast<double>(d.kind == DeviceKind::kGpu),
                      static_cast<double>(d.budget.count()),
                      static_cast<double>(d.overhead.count()),
                      d.memory_bandwidth.bytes_per_second(),
@@ -44,6 +45,10 @@ std::vector<DeviceClass> ClassesOf(const PlacementProblem& problem,
                      CpuFlops(host),
                      static_cast<double>(host.budget.count()),
                      alone && !distinct ? -1.0 : static_cast<double>(i)};
+    for (const CpuRate& rate : host.cpu_rates) {
+      key.push_back(rate.tokens);
+      key.push_back(rate.weights.bytes_per_second());
+    }
     const auto [it, added] = known.emplace(key, classes.size());
     if (added) classes.push_back({});
     classes[it->second].devices.push_back(static_cast<int>(i));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "planner/host_rates.h"
 #include "planner/host_split.h"
 
 namespace millrace {
@@ -41,8 +42,7 @@ double StageTable::HostSeconds(int device, int block) const {
   const Block& b = memory_.blocks()[block];
   if (b.kind == BlockKind::kEmbedding) return cost_.HostEmbedSeconds(Device(device), {});
   if (b.kind != BlockKind::kFeedForward) return kNever;
-  const HostRates rates =
-      ShareHostMemory(Device(device).h2d_bandwidth, Host(device).dram_bandwidth);
+  const HostRates rates = RatesBeside(Host(device), Device(device));
   return static_cast<double>(b.weights.count()) / rates.cpu_alone;
 }
 
@@ -69,7 +69,7 @@ bool StageTable::Alike(int a, int b) const {
   return x.kind == y.kind && x.budget == y.budget && x.overhead == y.overhead &&
          x.memory_bandwidth == y.memory_bandwidth && x.h2d_bandwidth == y.h2d_bandwidth &&
          x.prefill_flops == y.prefill_flops && Room(a) == Room(b) && HostRoom(a) == HostRoom(b) &&
-         host_a.dram_bandwidth == host_b.dram_bandwidth && CpuFlops(host_a) == CpuFlops(host_b);
+         SameCpu(host_a, host_b);
 }
 
 const StageOption& StageTable::Option(int device, int first, int end) const {
@@ -181,14 +181,14 @@ double StageTable::OffloadedSeconds(int device, int first, int end, int spilled,
       case BlockKind::kFeedForward:
         pass.ff_bytes += bytes;
         pass.ff_device_seconds += device_seconds_[device][b];
+        pass.ff_compute_seconds += cost_.HostComputeSeconds(Host(device), b, {});
         pass.ff_hop_seconds += cost_.HostHopSeconds(Device(device), {});
         break;
       default:
         pass.streamed_bytes += bytes;
     }
   }
-  const HostRates rates =
-      ShareHostMemory(Device(device).h2d_bandwidth, Host(device).dram_bandwidth);
+  const HostRates rates = RatesBeside(Host(device), Device(device));
   const HostSplit split = BestHostSplit(pass, rates, problem_.routes);
   const double copies =
       (pass.streamed_bytes + split.stream_share * pass.ff_bytes) / rates.copy_alone;

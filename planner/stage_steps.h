@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "planner/cost_model.h"
+#include "planner/host_rates.h"
 #include "planner/memory_budget.h"
 #include "planner/pass_simulator.h"
 #include "planner/placement_problem.h"
@@ -21,7 +22,7 @@ struct StageView {
   int first = 0;
   int end = 0;
 
-  HostRates rates() const { return ShareHostMemory(device.h2d_bandwidth, host.dram_bandwidth); }
+  HostRates rates() const { return RatesBeside(host, device); }
 };
 
 // Runs of resident blocks are one step; a streamed block is a step per group, which shares the

@@ -28,6 +28,13 @@ struct DeviceSpec {
   double prefill_flops = 0;    // sustained multiply-adds x 2 per second in large matrix products
 };
 
+// A measured point: products of `tokens` rows of x with Q4_K weights on all threads, the link to any
+// GPU idle, read this many bytes of weights per second.
+struct CpuRate {
+  int tokens = 1;
+  Bandwidth weights;
+};
+
 // One worker process on one host.
 struct HostSpec {
   WorkerId worker;
@@ -38,6 +45,8 @@ struct HostSpec {
   // Sustained multiply-adds x 2 per second of the threads together in products of a batch with
   // weights; 0: not measured.
   double cpu_flops = 0;
+  // By growing tokens; empty: not measured, dram_bandwidth and cpu_flops stand in.
+  std::vector<CpuRate> cpu_rates;
   int threads = 1;
   std::vector<DeviceSpec> devices;
 };

@@ -25,6 +25,27 @@ DeviceSpec DeviceFromProto(FieldCheck& check, const std::string& at, const v1::D
   return device;
 }
 
+std::vector<CpuRate> CpuRatesFromProto(FieldCheck& check, const std::string& at,
+                                       const v1::HostSpec& wire) {
+  std::vector<CpuRate> rates;
+  if (wire.cpu_rates_size() > 64) {
+    check.Refuse(at, wire.cpu_rates_size(), " points; at most 64 are accepted");
+    return rates;
+  }
+  for (const v1::CpuRate& rate : wire.cpu_rates()) {
+    const std::string point = absl::StrCat(at, "[", rates.size(), "]");
+    const int above = rates.empty() ? 0 : rates.back().tokens;
+    CpuRate read;
+    read.tokens = check.Int32(point + ".tokens", rate.tokens(), above + 1, 1 << 24);
+    read.weights =
+        Bandwidth::BytesPerSecond(check.NonNegative(point + ".weights", rate.weights()));
+    if (rate.weights() == 0) check.Refuse(point + ".weights", "must not be 0");
+    rates.push_back(read);
+    if (!check.ok()) break;
+  }
+  return rates;
+}
+
 HostSpec HostFromProto(FieldCheck& check, const std::string& at, const v1::HostSpec& wire) {
   HostSpec host;
   host.worker = WorkerId(check.Name(at + ".worker", wire.worker()));
@@ -35,6 +56,7 @@ HostSpec HostFromProto(FieldCheck& check, const std::string& at, const v1::HostS
   host.dram_bandwidth =
       Bandwidth::BytesPerSecond(check.NonNegative(at + ".dram_bandwidth", wire.dram_bandwidth()));
   host.cpu_flops = check.NonNegative(at + ".cpu_flops", wire.cpu_flops());
+  host.cpu_rates = CpuRatesFromProto(check, at + ".cpu_rates", wire);
   host.threads = check.Int32(at + ".threads", wire.threads(), 1, 1 << 16);
   if (host.budget > host.memory_total) {
     check.Refuse(at + ".budget", FormatBytes(host.budget),
@@ -82,6 +104,11 @@ v1::HostSpec ToProto(const HostSpec& host) {
   wire.set_dram_bandwidth(host.dram_bandwidth.bytes_per_second());
   wire.set_threads(host.threads);
   wire.set_cpu_flops(host.cpu_flops);
+  for (const CpuRate& rate : host.cpu_rates) {
+    v1::CpuRate& out = *wire.add_cpu_rates();
+    out.set_tokens(rate.tokens);
+    out.set_weights(rate.weights.bytes_per_second());
+  }
   for (const DeviceSpec& device : host.devices) {
     v1::DeviceSpec& out = *wire.add_devices();
     out.set_id(device.id.value());

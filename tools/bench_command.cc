@@ -18,6 +18,7 @@
 #include "tools/use_report.h"
 #include "worker/model/model.h"
 #include "worker/probe.h"
+#include "worker/probe_cpu.h"
 
 namespace millrace {
 namespace {
@@ -159,8 +160,8 @@ absl::StatusOr<HostSpec> ProbeDevicesOf(const PlacementPlan& plan, int threads) 
 }
 
 // Rates of the host with nothing of the model in memory; DRAM over a buffer larger than any cache.
-void MeasureCpu(HostSpec& host) {
-  host.dram_bandwidth = MeasureReadBandwidth(host.threads, 256_MiB);
+void MeasureDram(HostSpec& host) {
+  host.dram_bandwidth = MeasureReadBandwidth(host.threads, ProbeBuffer(host.budget));
   for (DeviceSpec& device : host.devices) {
     if (device.kind == DeviceKind::kCpu) device.memory_bandwidth = host.dram_bandwidth;
   }
@@ -286,7 +287,7 @@ absl::StatusOr<int> RunBench(BenchFlags flags) {
   if (!host.has_value()) {
     MILLRACE_ASSIGN_OR_RETURN(host, ProbeDevicesOf(plan, request.budget.threads));
   }
-  MeasureCpu(*host);
+  MeasureDram(*host);
   AddCeilings(model->spec(), plan, *host, flags, rows);
   if (!flags.peer.empty()) {
     MILLRACE_RETURN_IF_ERROR(AddPeer(flags, prompts, host->threads, AnyGpu(plan), rows));

@@ -1,5 +1,5 @@
-// ProbeHost: what this machine can hold and how fast it is, measured in about half a second, and as
-// much again per GPU.
+// ProbeHost: what this machine can hold and how fast it is, measured in about a second, and half of
+// that again per GPU.
 #ifndef MILLRACE_WORKER_PROBE_H_
 #define MILLRACE_WORKER_PROBE_H_
 
@@ -33,15 +33,6 @@ absl::StatusOr<HostSpec> ProbeHost(const ProbeOptions& options);
 
 // Sets what the process takes by itself, on the device that carries it; no CPU device, no change.
 void SetProcessOverhead(HostSpec& host, Bytes overhead);
-
-// Measured by `threads` threads reading a buffer of `buffer` bytes (best of several rounds, 0.1 s).
-Bandwidth MeasureReadBandwidth(int threads, Bytes buffer);
-
-// Sustained multiply-adds x 2 per second of Matmul over F16 weights, 128 rows (0.1 s).
-double MeasureMatmulFlops(int threads);
-
-// "AMD EPYC 9554, 2 threads, avx512"
-std::string CpuDescription(int threads);
 
 }  // namespace millrace
 

@@ -36,8 +36,8 @@ GpuSource CudaGpus() {
     cuda::DeviceNames listed = cuda::ListDeviceNames();
     return GpuList{std::move(listed.names), std::move(listed.reason)};
   };
-  source.probe = [](int index) -> absl::StatusOr<GpuReport> {
-    MILLRACE_ASSIGN_OR_RETURN(const cuda::DeviceProbe probe, cuda::ProbeDevice(index));
+  source.probe = [](int index, Bytes budget) -> absl::StatusOr<GpuReport> {
+    MILLRACE_ASSIGN_OR_RETURN(const cuda::DeviceProbe probe, cuda::ProbeDevice(index, budget));
     GpuReport report;
     report.name = probe.name;
     report.total = probe.total_memory;
@@ -56,7 +56,7 @@ GpuSource CudaGpus() {
 GpuSource CudaGpus() {
   GpuSource source;
   source.list = [] { return GpuList{{}, "this build has no CUDA"}; };
-  source.probe = [](int) -> absl::StatusOr<GpuReport> {
+  source.probe = [](int, Bytes) -> absl::StatusOr<GpuReport> {
     return absl::UnimplementedError("this build has no CUDA");
   };
   return source;

@@ -35,7 +35,9 @@ struct GpuReport {
 // Where the probe learns about GPUs: the CUDA runtime, or a test.
 struct GpuSource {
   std::function<GpuList()> list;  // opens no context
-  std::function<absl::StatusOr<GpuReport>(int index)> probe;
+  // Buffers for measuring take at most a quarter of `budget`: what the process may use of that GPU,
+  // context included.
+  std::function<absl::StatusOr<GpuReport>(int index, Bytes budget)> probe;
   // Sustained flops of large matrix products on that GPU, measured; replaces the report's estimate.
   // May be empty.
   std::function<absl::StatusOr<double>(int index)> measure_prefill_flops;

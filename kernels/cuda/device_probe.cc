@@ -46,8 +46,8 @@ absl::StatusOr<Bandwidth> Best(int device, StreamView stream, Bytes bytes, const
   return Bandwidth::BytesPerSecond(best);
 }
 
-absl::StatusOr<Bandwidth> MeasureRead(int device, Bytes free, int multiprocessors) {
-  const Bytes size(std::min(kReadBuffer.count(), free.count() / 4) / 4096 * 4096);
+absl::StatusOr<Bandwidth> MeasureRead(int device, Bytes room, int multiprocessors) {
+  const Bytes size(std::min(kReadBuffer, room).count() / 4096 * 4096 - 4096);
   MILLRACE_ASSIGN_OR_RETURN(const DeviceBuffer buffer, DeviceBuffer::Create(device, size + 4096_B));
   MILLRACE_ASSIGN_OR_RETURN(const Stream stream, Stream::Create(device));
   auto* sink = reinterpret_cast<uint32_t*>(static_cast<char*>(buffer.data()) + size.count());
@@ -60,22 +60,23 @@ absl::StatusOr<Bandwidth> MeasureRead(int device, Bytes free, int multiprocessor
   return best;
 }
 
-absl::StatusOr<Bandwidth> MeasureUpload(int device) {
-  const Bytes held = kUploadChunk * kPinnedChunks;
+absl::StatusOr<Bandwidth> MeasureUpload(int device, Bytes room) {
+  const Bytes chunk = std::min(kUploadChunk, Bytes(room.count() / kPinnedChunks));
+  const Bytes held = chunk * kPinnedChunks;
   MILLRACE_ASSIGN_OR_RETURN(const PinnedBuffer host, PinnedBuffer::Create(held));
   MILLRACE_ASSIGN_OR_RETURN(const DeviceBuffer buffer, DeviceBuffer::Create(device, held));
   MILLRACE_ASSIGN_OR_RETURN(const Stream stream, Stream::Create(device));
   const auto queue = [&]() -> absl::Status {
     for (int i = 0; i < kUploadChunks; ++i) {
-      const int64_t at = (kUploadChunk * (i % kPinnedChunks)).count();
+      const int64_t at = (chunk * (i % kPinnedChunks)).count();
       MILLRACE_RETURN_IF_ERROR(CopyAsync(static_cast<char*>(buffer.data()) + at,
-                                         static_cast<const char*>(host.data()) + at, kUploadChunk,
+                                         static_cast<const char*>(host.data()) + at, chunk,
                                          stream.view()));
     }
     return absl::OkStatus();
   };
   absl::StatusOr<Bandwidth> best =
-      Best(device, stream.view(), kUploadChunk * kUploadChunks, queue);
+      Best(device, stream.view(), chunk * kUploadChunks, queue);
   MILLRACE_RETURN_IF_ERROR(stream.view().Wait(kTimeout));
   return best;
 }
@@ -94,7 +95,7 @@ absl::Status MemoryInfo(Bytes& free, Bytes& total) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<DeviceProbe> ProbeHere(int index) {
+absl::StatusOr<DeviceProbe> ProbeHere(int index, Bytes budget) {
   DeviceProbe probe;
   char pci[32] = {};
   MILLRACE_CUDA_RETURN_IF_ERROR(cudaDeviceGetPCIBusId(pci, sizeof(pci), index));
@@ -109,9 +110,9 @@ absl::StatusOr<DeviceProbe> ProbeHere(int index) {
   MILLRACE_ASSIGN_OR_RETURN(const int khz, Attribute(index, cudaDevAttrClockRate));
   probe.clock_hz = 1e3 * khz;
   MILLRACE_RETURN_IF_ERROR(MemoryInfo(probe.free_memory, probe.total_memory));
-  MILLRACE_ASSIGN_OR_RETURN(probe.read,
-                            MeasureRead(index, probe.free_memory, probe.multiprocessors));
-  MILLRACE_ASSIGN_OR_RETURN(probe.upload, MeasureUpload(index));
+  const Bytes room = BufferRoom(budget, probe.free_memory);
+  MILLRACE_ASSIGN_OR_RETURN(probe.read, MeasureRead(index, room, probe.multiprocessors));
+  MILLRACE_ASSIGN_OR_RETURN(probe.upload, MeasureUpload(index, room));
   MILLRACE_RETURN_IF_ERROR(MemoryInfo(probe.free_memory, probe.total_memory));
   const Bytes after = DriverFreeMemory(pci).value_or(Bytes(-1));
   probe.context = ContextBytes(before, after, probe.total_memory, probe.free_memory);
@@ -119,6 +120,11 @@ absl::StatusOr<DeviceProbe> ProbeHere(int index) {
 }
 
 }  // namespace
+
+Bytes BufferRoom(Bytes budget, Bytes free) {
+  constexpr Bytes kLeast = 1_MiB;
+  return std::max(kLeast, Bytes(std::min(budget, free).count() / 4));
+}
 
 DeviceNames ListDeviceNames() {
   DeviceNames list;
@@ -137,11 +143,11 @@ DeviceNames ListDeviceNames() {
   return list;
 }
 
-absl::StatusOr<DeviceProbe> ProbeDevice(int index) {
+absl::StatusOr<DeviceProbe> ProbeDevice(int index, Bytes budget) {
   // The current device belongs to the thread. Giving back the caller's would open a context there,
   // so a thread of its own does the work.
   absl::StatusOr<DeviceProbe> probe;
-  std::thread thread([&] { probe = ProbeHere(index); });
+  std::thread thread([&] { probe = ProbeHere(index, budget); });
   thread.join();
   return probe;
 }

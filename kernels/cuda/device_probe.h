@@ -18,7 +18,7 @@ struct DeviceProbe {
   Bytes total_memory;
   Bytes free_memory;  // after the probe: the context is there, the probe's buffers are not
   Bytes context;      // what this process's context takes, upper bound; see ContextBytes
-  Bandwidth read;     // plain 16-byte loads over 1 GiB, or a quarter of what is free
+  Bandwidth read;     // plain 16-byte loads over 1 GiB, or a quarter of what may be used
   Bandwidth upload;   // from pinned host memory
 };
 
@@ -30,8 +30,14 @@ struct DeviceNames {
 DeviceNames ListDeviceNames();
 
 // Leaves this process with a context on that device and on no other, and the caller's current
-// device as it was. Internal, ResourceExhausted: CUDA failed, the call named.
-absl::StatusOr<DeviceProbe> ProbeDevice(int index);
+// device as it was. Of `budget`, which the process may use there, and of what is free the buffers
+// take at most a quarter, one at a time: beside them the context must fit. A buffer of 256 MiB, of a
+// budget of 1 GiB, is still several times a second-level cache (50 MiB on an H200), whose hits make
+// the rate some percent too high. Internal, ResourceExhausted: CUDA failed, the call named.
+absl::StatusOr<DeviceProbe> ProbeDevice(int index, Bytes budget);
+
+// What ProbeDevice's buffers may take; at least 1 MiB: a budget that small has no room for a context.
+Bytes BufferRoom(Bytes budget, Bytes free);
 
 // What the context takes. `before` and `after`: what the driver's management library counted as
 // free before and after the context was made, Bytes(-1) where it is not there. Their difference is

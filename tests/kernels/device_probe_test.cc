@@ -20,6 +20,13 @@ TEST(DeviceProbeTest, ContextIsWhatTheDriverCountsOrABound) {
   EXPECT_EQ(ContextBytes(10_GiB, 10_GiB, total, 10_GiB), bound);
 }
 
+TEST(DeviceProbeTest, BuffersTakeAQuarterOfTheBudgetOrOfWhatIsFree) {
+  EXPECT_EQ(BufferRoom(24_GiB, 80_GiB), 6_GiB);
+  EXPECT_EQ(BufferRoom(1200_MiB, 80_GiB), 300_MiB);
+  EXPECT_EQ(BufferRoom(80_GiB, 2_GiB), 512_MiB);
+  EXPECT_EQ(BufferRoom(1_MiB, 2_GiB), 1_MiB);
+}
+
 TEST(DeviceProbeTest, UnknownDevicesHaveNoFreeMemory) {
   EXPECT_EQ(DriverFreeMemory("ffff:ff:ff.0"), std::nullopt);
 }
@@ -28,7 +35,7 @@ TEST(DeviceProbeTest, MeasuresEveryDeviceThatIsListed) {
   const DeviceNames listed = ListDeviceNames();
   if (listed.names.empty()) GTEST_SKIP() << listed.reason;
   for (int i = 0; i < static_cast<int>(listed.names.size()); ++i) {
-    const auto probe = ProbeDevice(i);
+    const auto probe = ProbeDevice(i, 24_GiB);
     ASSERT_TRUE(probe.ok()) << probe.status();
     EXPECT_EQ(probe->name, listed.names[static_cast<size_t>(i)]);
     EXPECT_GT(probe->clock_hz, 1e8);

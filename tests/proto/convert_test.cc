@@ -160,6 +160,23 @@ TEST(ConvertTest, HostsThatClaimTooMuchAreRefused) {
   host.cpu_flops = 3e12;
   ASSERT_TRUE(FromProto(ToProto(host)).ok());
   EXPECT_EQ(FromProto(ToProto(host))->cpu_flops, 3e12);
+  EXPECT_TRUE(FromProto(ToProto(host))->cpu_rates.empty()) << "as old workers send it";
+  host.cpu_rates = {{1, Bandwidth::GBPerSecond(116)}, {32, Bandwidth::GBPerSecond(39)}};
+  const HostSpec read = *FromProto(ToProto(host));
+  ASSERT_EQ(read.cpu_rates.size(), 2u);
+  EXPECT_EQ(read.cpu_rates[1].tokens, 32);
+  EXPECT_EQ(read.cpu_rates[1].weights, Bandwidth::GBPerSecond(39));
+  const auto refusal = [&](auto change) {
+    v1::HostSpec wire = ToProto(host);
+    change(wire);
+    return std::string(FromProto(wire).status().message());
+  };
+  EXPECT_THAT(refusal([](auto& w) { w.mutable_cpu_rates(1)->set_tokens(1); }),
+              HasSubstr("cpu_rates[1].tokens"));
+  EXPECT_THAT(refusal([](auto& w) { w.mutable_cpu_rates(0)->set_weights(0); }),
+              HasSubstr("cpu_rates[0].weights"));
+  EXPECT_THAT(refusal([](auto& w) { w.mutable_cpu_rates(0)->set_weights(-1); }),
+              HasSubstr("cpu_rates[0].weights"));
   host.devices.push_back(host.devices[0]);
   EXPECT_THAT(std::string(FromProto(ToProto(host)).status().message()), HasSubstr("devices[1].id"));
 }

@@ -11,6 +11,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/device_allocator.h"
 #include "kernels/cuda/graph.h"
+#include "kernels/cuda/host_copy.h"
 #include "kernels/cuda/status.h"
 #include "kernels/elementwise_cuda.h"
 #include "kernels/matmul_cuda.h"
@@ -314,7 +315,7 @@ absl::Status CudaBackend::TakeHidden(const HiddenStates& hidden) {
     std::memcpy(static_cast<std::byte*>(pinned_hidden_->data()) + static_cast<size_t>(r) * row,
                 from.row(r), row);
   }
-  return CopyAsync(At(layout_.hidden), pinned_hidden_->data(), size, stream());
+  return cuda::CopyByKernel(At(layout_.hidden), pinned_hidden_->data(), size, stream());
 }
 
 PassBuffers CudaBackend::buffers() const {
@@ -339,7 +340,7 @@ PassBuffers CudaBackend::buffers() const {
 // The pass's metadata to the device, the rope table, then `ops`.
 absl::Status CudaBackend::Issue(absl::FunctionRef<absl::Status()> ops) {
   MILLRACE_RETURN_IF_ERROR(
-      CopyAsync(Meta<std::byte>(0), pinned_meta(), SizeOf(meta().bytes), stream()));
+      cuda::CopyByKernel(Meta<std::byte>(0), pinned_meta(), SizeOf(meta().bytes), stream()));
   MILLRACE_RETURN_IF_ERROR(
       cuda::RopeTable(rows(), frequencies_, model_.rope.dims / 2, At(layout_.rope), stream()));
   return ops();
@@ -538,7 +539,7 @@ absl::Status CudaBackend::Head(const float* norm, WeightsId head, int first, int
     // Later rounds of a pass with many outputs: the kernels that read the earlier ones are done.
     WriteOutputs(*pass_, first, count, meta(), pinned_meta(), to_host_);
     MILLRACE_RETURN_IF_ERROR(
-        CopyAsync(Meta<std::byte>(0), pinned_meta(), SizeOf(meta().bytes), stream()));
+        cuda::CopyByKernel(Meta<std::byte>(0), pinned_meta(), SizeOf(meta().bytes), stream()));
   }
   const Activations rows = {At<void>(layout_.logit_rows), count, model_.d_model, model_.d_model};
   MILLRACE_RETURN_IF_ERROR(cuda::RmsNormHalf(
@@ -610,7 +611,7 @@ absl::StatusOr<FloatView> CudaBackend::HostRows(int64_t n) {
 absl::StatusOr<FloatView> CudaBackend::ReadHidden() {
   MILLRACE_ASSIGN_OR_RETURN(const FloatView rows, PinnedRows(shape_.rows));
   const Bytes size = SizeOf(sizeof(float) * static_cast<size_t>(rows.rows * rows.cols));
-  MILLRACE_RETURN_IF_ERROR(CopyAsync(rows.data, At(layout_.hidden), size, stream()));
+  MILLRACE_RETURN_IF_ERROR(cuda::CopyByKernel(rows.data, At(layout_.hidden), size, stream()));
   MILLRACE_RETURN_IF_ERROR(stream().Wait(kPassTimeout));
   return rows;
 }
@@ -618,7 +619,7 @@ absl::StatusOr<FloatView> CudaBackend::ReadHidden() {
 absl::Status CudaBackend::WriteHidden() {
   MILLRACE_ASSIGN_OR_RETURN(const FloatView rows, PinnedRows(shape_.rows));
   const Bytes size = SizeOf(sizeof(float) * static_cast<size_t>(rows.rows * rows.cols));
-  return CopyAsync(At(layout_.hidden), rows.data, size, stream());
+  return cuda::CopyByKernel(At(layout_.hidden), rows.data, size, stream());
 }
 
 absl::StatusOr<HiddenStates> CudaBackend::ShareHidden() {

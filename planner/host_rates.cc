@@ -1,0 +1,68 @@
+#include "planner/host_rates.h"
+
+#include <algorithm>
+
+#include "proto/dtype.h"
+#include "proto/status_macros.h"
+
+namespace millrace {
+namespace {
+
+double SecondsPerByte(const CpuRate& rate) {
+  constexpr double kLeast = 1e6;  // bytes per second
+  return 1 / std::max(kLeast, rate.weights.bytes_per_second());
+}
+
+double Q4KBytesPerElement() {
+  const DTypeInfo& type = Info(DType::kQ4_K);
+  return static_cast<double>(type.block_bytes) / type.block_elements;
+}
+
+}  // namespace
+
+double CpuSecondsPerByte(const std::vector<CpuRate>& rates, int tokens) {
+  MILLRACE_CHECK(!rates.empty());
+  const CpuRate& first = rates.front();
+  if (rates.size() == 1 || tokens <= first.tokens) return SecondsPerByte(first);
+  size_t upper = 1;
+  while (upper + 1 < rates.size() && rates[upper].tokens < tokens) ++upper;
+  const CpuRate &a = rates[upper - 1], &b = rates[upper];
+  const double at_a = SecondsPerByte(a), at_b = SecondsPerByte(b);
+  double slope = (at_b - at_a) / (b.tokens - a.tokens);
+  if (tokens > b.tokens) slope = std::max(0.0, slope);
+  return at_b + slope * (tokens - b.tokens);
+}
+
+double CpuProductSeconds(const HostSpec& host, double bytes, double elements, int tokens) {
+  if (host.cpu_rates.empty()) {
+    return tokens == 1 ? 0 : 2 * elements * tokens / CpuFlops(host);
+  }
+  const double one = CpuSecondsPerByte(host.cpu_rates, 1);
+  const double more = std::max(0.0, CpuSecondsPerByte(host.cpu_rates, tokens) - one);
+  return one * bytes + more * elements * Q4KBytesPerElement();
+}
+
+HostRates RatesBeside(const HostSpec& host, const DeviceSpec& device) {
+  Bandwidth dram = host.dram_bandwidth;
+  if (!host.cpu_rates.empty()) dram = std::max(dram, host.cpu_rates.front().weights);
+  return ShareHostMemory(device.h2d_bandwidth, dram);
+}
+
+double CpuFlops(const HostSpec& host) {
+  if (host.cpu_flops > 0) return host.cpu_flops;
+  for (const DeviceSpec& d : host.devices) {
+    if (d.kind == DeviceKind::kCpu && d.prefill_flops > 0) return d.prefill_flops;
+  }
+  return kDefaultFlopsPerThread * std::max(1, host.threads);
+}
+
+bool SameCpu(const HostSpec& a, const HostSpec& b) {
+  const auto same = [](const CpuRate& x, const CpuRate& y) {
+    return x.tokens == y.tokens && x.weights == y.weights;
+  };
+  return a.dram_bandwidth == b.dram_bandwidth && CpuFlops(a) == CpuFlops(b) &&
+         std::equal(a.cpu_rates.begin(), a.cpu_rates.end(), b.cpu_rates.begin(),
+                    b.cpu_rates.end(), same);
+}
+
+}  // namespace millrace
