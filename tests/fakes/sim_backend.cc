@@ -134,8 +134,8 @@ absl::Status SimBackend::Start() {
   }
   WeightStreamOptions options;
   options.drive = spec_.drive;
-  MILLRACE_ASSIGN_OR_RETURN(stream_, WeightStream::Create(device_.get(), source,
-                                                          std::move(groups), options));
+  MILLRACE_ASSIGN_OR_RETURN(
+      stream_, WeightStream::Create(device_.get(), source, std::move(groups), options));
   return absl::OkStatus();
 }
 
@@ -168,9 +168,8 @@ absl::Duration SimBackend::HostBlockTime() const {
 }
 
 void SimBackend::Queue(Op op) {
-  device_->Compute(absl::ZeroDuration(), nullptr, [this, op = std::move(op)](absl::Span<std::byte>) {
-    failure_.Update(op());
-  });
+  device_->Compute(absl::ZeroDuration(), nullptr,
+                   [this, op = std::move(op)](absl::Span<std::byte>) { failure_.Update(op()); });
 }
 
 void SimBackend::Read(Streamed& streamed, absl::Span<const std::byte> group, bool odd_lines) {
@@ -195,9 +194,8 @@ absl::Status SimBackend::Queue(WeightsId weights, int64_t rows, Op op) {
   const absl::Duration time = ProductTime(weights, rows);
   const auto found = streamed_.find(weights.value);
   if (found == streamed_.end()) {
-    device_->Compute(time, nullptr, [this, op = std::move(op)](absl::Span<std::byte>) {
-      failure_.Update(op());
-    });
+    device_->Compute(time, nullptr,
+                     [this, op = std::move(op)](absl::Span<std::byte>) { failure_.Update(op()); });
     return absl::OkStatus();
   }
   Streamed& streamed = found->second;
@@ -250,8 +248,7 @@ absl::Status SimBackend::Embed(FloatView out) {
   return absl::OkStatus();
 }
 
-absl::Status SimBackend::RmsNorm(FloatView hidden, const float* weight,
-                                 const Activations& normed) {
+absl::Status SimBackend::RmsNorm(FloatView hidden, const float* weight, const Activations& normed) {
   Queue([=, this] { return cpu_->RmsNorm(hidden, weight, normed); });
   return absl::OkStatus();
 }
@@ -269,9 +266,7 @@ absl::Status SimBackend::AddMatmul(const Activations& x, WeightsId weights, Floa
 absl::Status SimBackend::Attention(FloatView qkv, const LayerSpec& layer, const float* q_norm,
                                    const float* k_norm, const KvView& cache, const Activations& q,
                                    const Activations& out) {
-  Queue([=, this, &layer] {
-    return cpu_->Attention(qkv, layer, q_norm, k_norm, cache, q, out);
-  });
+  Queue([=, this, &layer] { return cpu_->Attention(qkv, layer, q_norm, k_norm, cache, q, out); });
   return absl::OkStatus();
 }
 

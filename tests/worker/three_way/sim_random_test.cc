@@ -1,5 +1,5 @@
-// Hundreds of random mixes of homes, routes, rings and devices on the simulated device: every logit is
-// that of the fully resident run, bit for bit.
+// Hundreds of random mixes of homes, routes, rings and devices on the simulated device: every logit
+// is that of the fully resident run, bit for bit.
 #include <gtest/gtest.h>
 
 #include <filesystem>

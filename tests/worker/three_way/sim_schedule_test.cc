@@ -1,5 +1,5 @@
-// Passes of a stage whose weights do not all fit, on the simulated device: what they take is what the
-// resources take that do not hide behind each other, to the nanosecond.
+// Passes of a stage whose weights do not all fit, on the simulated device: what they take is what
+// the resources take that do not hide behind each other, to the nanosecond.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
