@@ -30,9 +30,8 @@ class Reporter {
  public:
   explicit Reporter(const StageProgress& progress) : progress_(progress) {}
 
-  StageOptions OptionsFor(int stage, int threads) {
-    StageOptions options;
-    options.threads = threads;
+  StageOptions OptionsFor(int stage, StageOptions options) {
+    options.on_load_progress = nullptr;
     if (progress_) {
       options.on_load_progress = [this, stage](Bytes done, Bytes total) {
         const std::lock_guard lock(mu_);
@@ -59,14 +58,15 @@ std::unique_ptr<StageLink> MakeLocalLink(std::unique_ptr<StageRunner> next) {
 
 absl::StatusOr<StageChain> CreateStageChain(const std::shared_ptr<const Model>& model,
                                             const PlacementPlan& plan, int first, int end,
-                                            std::unique_ptr<StageLink> next, int threads,
+                                            std::unique_ptr<StageLink> next,
+                                            const StageOptions& options,
                                             const StageProgress& progress) {
   if (first >= end) return absl::InvalidArgumentError("the plan has no stages");
   Reporter reporter(progress);
   StageChain chain;
   if (end - first == 1) {
     absl::StatusOr<std::unique_ptr<StageRunner>> only = StageRunner::Create(
-        model, plan, first, std::move(next), reporter.OptionsFor(first, threads));
+        model, plan, first, std::move(next), reporter.OptionsFor(first, options));
     if (!only.ok()) return OfStage(only.status(), first);
     chain.resident = {(*only)->resident_bytes()};
     chain.first = *std::move(only);
@@ -75,8 +75,8 @@ absl::StatusOr<StageChain> CreateStageChain(const std::shared_ptr<const Model>& 
   std::vector<std::shared_ptr<const StageThread::Loading>> loads(static_cast<size_t>(end - first));
   for (int stage = end - 1; stage >= first; --stage) {
     auto create = [&model, &plan, stage, link = std::move(next),
-                   options = reporter.OptionsFor(stage, threads)]() mutable {
-      return StageRunner::Create(model, plan, stage, std::move(link), options);
+                   own = reporter.OptionsFor(stage, options)]() mutable {
+      return StageRunner::Create(model, plan, stage, std::move(link), own);
     };
     auto thread = std::make_unique<StageThread>(stage, std::move(create));
     loads[static_cast<size_t>(stage - first)] = thread->loading();
@@ -117,7 +117,7 @@ absl::StatusOr<std::unique_ptr<StageRunner>> CreateLocalStages(
   }
   MILLRACE_ASSIGN_OR_RETURN(
       StageChain chain, CreateStageChain(model, plan, 0, static_cast<int>(plan.stages.size()),
-                                         nullptr, options.threads, progress));
+                                         nullptr, options, progress));
   return std::move(chain.first);
 }
 

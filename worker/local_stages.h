@@ -26,10 +26,12 @@ using StageProgress = std::function<void(int, Bytes, Bytes)>;
 // Stages [first, end) of the plan. `next`: the link of the last of them; null where it is the plan's
 // last. A single stage is created on the caller's thread and belongs to whoever runs it; of several
 // each has its own thread. An error names the stage; where several fail, the first one's.
-// Waits for all stages, also where one has failed.
+// Waits for all stages, also where one has failed. `options` are each stage's; progress is told to
+// `progress` instead.
 absl::StatusOr<StageChain> CreateStageChain(const std::shared_ptr<const Model>& model,
                                             const PlacementPlan& plan, int first, int end,
-                                            std::unique_ptr<StageLink> next, int threads,
+                                            std::unique_ptr<StageLink> next,
+                                            const StageOptions& options,
                                             const StageProgress& progress);
 
 // All stages of a plan in this process; returns the first. `options.on_load_progress` gets the sum

@@ -158,13 +158,15 @@ absl::StatusOr<std::shared_ptr<LoadedStages>> Worker::Build(const PlacementPlan&
     int end = first;
     for (; i < stages.size() && stages[i] == end; ++i) ++end;
     std::unique_ptr<StageLink> link;
+    StageOptions stage_options;
+    stage_options.threads = options_.host.threads;
     if (end <= last) {
       const Stage& next = plan.stages[end];
       link = MakeGrpcLink({options_.host.worker, next.worker, next.address, end, plan.epoch});
     }
     MILLRACE_ASSIGN_OR_RETURN(StageChain chain,
                               CreateStageChain(model, plan, first, end, std::move(link),
-                                               options_.host.threads, progress));
+                                               stage_options, progress));
     for (int stage = first; stage < end; ++stage) {
       loaded->stage_resident[stage] = chain.resident[static_cast<size_t>(stage - first)];
       loaded->resident += loaded->stage_resident[stage];

@@ -27,6 +27,19 @@ Bytes RawBytes(absl::Span<const HostTensor> matrices) {
 
 }  // namespace
 
+class SimBackend::Memory : public DeviceMemory {
+ public:
+  Memory(SimBackend* backend, std::unique_ptr<DeviceMemory> memory)
+      : backend_(backend), memory_(std::move(memory)) {}
+  ~Memory() override { backend_->Synchronize().IgnoreError(); }
+  std::byte* data() const override { return memory_->data(); }
+  Bytes size() const override { return memory_->size(); }
+
+ private:
+  SimBackend* const backend_;
+  const std::unique_ptr<DeviceMemory> memory_;
+};
+
 SimBackend::SimBackend(const ModelSpec& model, const BackendOptions& options,
                        const SimBackendSpec& spec, std::unique_ptr<Backend> cpu)
     : model_(model), options_(options), spec_(spec), cpu_(std::move(cpu)) {
@@ -82,6 +95,11 @@ absl::StatusOr<WeightsId> SimBackend::StreamMatrices(absl::Span<const HostTensor
   return id;
 }
 
+absl::StatusOr<std::unique_ptr<DeviceMemory>> SimBackend::Allocate(Bytes size, const char* what) {
+  MILLRACE_ASSIGN_OR_RETURN(auto memory, cpu_->Allocate(size, what));
+  return std::make_unique<Memory>(this, std::move(memory));
+}
+
 StreamGroup SimBackend::GroupOf(const Streamed& streamed) const {
   StreamGroup group;
   group.name = streamed.matrices[0].spec->name;
@@ -116,8 +134,8 @@ absl::Status SimBackend::Start() {
   }
   WeightStreamOptions options;
   options.drive = spec_.drive;
-  MILLRACE_ASSIGN_OR_RETURN(stream_, WeightStream::Create(device_.get(), source,
-                                                          std::move(groups), options));
+  MILLRACE_ASSIGN_OR_RETURN(
+      stream_, WeightStream::Create(device_.get(), source, std::move(groups), options));
   return absl::OkStatus();
 }
 
@@ -150,9 +168,8 @@ absl::Duration SimBackend::HostBlockTime() const {
 }
 
 void SimBackend::Queue(Op op) {
-  device_->Compute(absl::ZeroDuration(), nullptr, [this, op = std::move(op)](absl::Span<std::byte>) {
-    failure_.Update(op());
-  });
+  device_->Compute(absl::ZeroDuration(), nullptr,
+                   [this, op = std::move(op)](absl::Span<std::byte>) { failure_.Update(op()); });
 }
 
 void SimBackend::Read(Streamed& streamed, absl::Span<const std::byte> group, bool odd_lines) {
@@ -177,9 +194,8 @@ absl::Status SimBackend::Queue(WeightsId weights, int64_t rows, Op op) {
   const absl::Duration time = ProductTime(weights, rows);
   const auto found = streamed_.find(weights.value);
   if (found == streamed_.end()) {
-    device_->Compute(time, nullptr, [this, op = std::move(op)](absl::Span<std::byte>) {
-      failure_.Update(op());
-    });
+    device_->Compute(time, nullptr,
+                     [this, op = std::move(op)](absl::Span<std::byte>) { failure_.Update(op()); });
     return absl::OkStatus();
   }
   Streamed& streamed = found->second;
@@ -195,130 +211,6 @@ absl::Status SimBackend::Queue(WeightsId weights, int64_t rows, Op op) {
         failure_.Update(op());
       });
   return lease.Release();
-}
-
-// ---- a pass ----
-
-absl::Status SimBackend::BeginPass(const Pass& pass, absl::Span<const AttentionSegment> segments,
-                                   absl::Span<const int> positions, const HiddenStates& hidden) {
-  MILLRACE_CHECK(hidden.device == nullptr);
-  if (stream_ == nullptr && !streamed_.empty()) MILLRACE_RETURN_IF_ERROR(Start());
-  // A pass without outputs was not waited for.
-  MILLRACE_RETURN_IF_ERROR(Synchronize());
-  pass_ = pass;
-  segments_.assign(segments.begin(), segments.end());
-  positions_.assign(positions.begin(), positions.end());
-  MILLRACE_RETURN_IF_ERROR(cpu_->BeginPass(pass_, segments_, positions_, {}));
-  if (hidden.rows.rows == 0) return absl::OkStatus();
-  const FloatView room = RowsOfHost(hidden.rows.rows);
-  if (hidden.rows.data != room.data) CopyRows(hidden.rows, room);
-  QueueRowsFromHost();
-  return absl::OkStatus();
-}
-
-absl::Status SimBackend::Expect(absl::Span<const WeightsId> order, WeightsId head, int heads) {
-  std::vector<int> groups;
-  const auto add = [&](WeightsId id) {
-    const auto found = streamed_.find(id.value);
-    if (found != streamed_.end()) groups.push_back(found->second.index);
-  };
-  for (WeightsId id : order) add(id);
-  for (int i = 0; i < heads; ++i) add(head);
-  return stream_ != nullptr ? stream_->BeginPass(groups) : absl::OkStatus();
-}
-
-absl::Status SimBackend::Embed(FloatView out) {
-  Queue([this, out] { return cpu_->Embed(out); });
-  return absl::OkStatus();
-}
-
-absl::Status SimBackend::RmsNorm(FloatView hidden, const float* weight,
-                                 const Activations& normed) {
-  Queue([=, this] { return cpu_->RmsNorm(hidden, weight, normed); });
-  return absl::OkStatus();
-}
-
-absl::Status SimBackend::Matmul(const Activations& x, WeightsId weights, FloatView out) {
-  return Queue(weights, x.rows, [=, this] { return cpu_->Matmul(x, weights, out); });
-}
-
-absl::Status SimBackend::AddMatmul(const Activations& x, WeightsId weights, FloatView hidden,
-                                   const float* next_norm, const Activations& normed) {
-  return Queue(weights, x.rows,
-               [=, this] { return cpu_->AddMatmul(x, weights, hidden, next_norm, normed); });
-}
-
-absl::Status SimBackend::Attention(FloatView qkv, const LayerSpec& layer, const float* q_norm,
-                                   const float* k_norm, const KvView& cache, const Activations& q,
-                                   const Activations& out) {
-  Queue([=, this, &layer] {
-    return cpu_->Attention(qkv, layer, q_norm, k_norm, cache, q, out);
-  });
-  return absl::OkStatus();
-}
-
-absl::Status SimBackend::GatedMatmul(const Activations& x, WeightsId weights, FloatView gate_up,
-                                     const Activations& out) {
-  return Queue(weights, x.rows, [=, this] { return cpu_->GatedMatmul(x, weights, gate_up, out); });
-}
-
-absl::Status SimBackend::Head(const float* norm, WeightsId head, int first, int count) {
-  return Queue(head, count, [=, this] { return cpu_->Head(norm, head, first, count); });
-}
-
-absl::StatusOr<std::vector<RowOutput>> SimBackend::Collect(int first, int count) {
-  MILLRACE_RETURN_IF_ERROR(Synchronize());
-  return cpu_->Collect(first, count);
-}
-
-std::optional<StreamStats> SimBackend::TakeCopies(std::vector<BusySpan>& spans) {
-  if (stream_ == nullptr) return std::nullopt;
-  for (const CopyEvent& e : stream_->TakeEvents()) {
-    spans.push_back({0, Resource::kCopy, e.begin, e.end, stream_->group(e.group).name, e.bytes});
-  }
-  return stream_->stats();
-}
-
-// ---- hidden states on their way between host and device ----
-
-FloatView SimBackend::RowsOfHost(int64_t n) {
-  return FloatView(host_rows_.data(), n, model_.d_model);
-}
-
-void SimBackend::CopyRows(FloatView from, FloatView to) const {
-  for (int64_t r = 0; r < from.rows; ++r) {
-    std::memcpy(to.row(r), from.row(r), sizeof(float) * static_cast<size_t>(from.cols));
-  }
-}
-
-absl::StatusOr<FloatView> SimBackend::ReadHidden() {
-  const FloatView rows = RowsOfHost(static_cast<int64_t>(pass_.tokens.size()));
-  Queue([this, rows] {
-    CopyRows(cpu_->buffers().hidden, rows);
-    return absl::OkStatus();
-  });
-  MILLRACE_RETURN_IF_ERROR(Synchronize());
-  return rows;
-}
-
-absl::StatusOr<FloatView> SimBackend::HostRows(int64_t n) {
-  MILLRACE_RETURN_IF_ERROR(Synchronize());
-  return RowsOfHost(n);
-}
-
-void SimBackend::QueueRowsFromHost() {
-  const FloatView rows = RowsOfHost(static_cast<int64_t>(pass_.tokens.size()));
-  Queue([this, rows] {
-    CopyRows(rows, cpu_->buffers().hidden);
-    return absl::OkStatus();
-  });
-}
-
-// The CPU has computed a block since ReadHidden.
-absl::Status SimBackend::WriteHidden() {
-  RunUntil(device_->Now() + HostBlockTime());
-  QueueRowsFromHost();
-  return absl::OkStatus();
 }
 
 BackendFactory SimBackends(const SimBackendSpec& spec, std::vector<SimBackend*>* made) {

@@ -1,15 +1,17 @@
-// SimBackend: a GPU that is not there. Numbers come from the CPU's kernels, time from a virtual clock,
-// and streamed weights really go through a WeightStream: products read the bytes that lie in the ring
-// at the place and the moment that the leases give, half of them when the product begins and half
-// when it ends. A wrong lease, bytes overwritten too early or a wait that is missing make wrong logits.
+// SimBackend: a GPU that is not there. Numbers come from the CPU's kernels, time from a virtual
+// clock, and streamed weights really go through a WeightStream: products read the bytes that lie in
+// the ring at the place and the moment that the leases give, half of them when the product begins
+// and half when it ends. A wrong lease, bytes overwritten too early or a wait that is missing make
+// wrong logits.
 //
 // Work is queued as on a GPU and done when the clock gets there: ops return at once, and the clock
-// moves only where the host waits (ReadHidden, Collect, BeginPass) or the CPU computes. Products take
-// the time of reading their weights or of their arithmetic, whichever is longer; other ops and hops
-// of hidden states take none. The CPU reads a feed-forward block at `dram`, and copies beside it go on
-// at `link`: what both together take from host memory is not modelled.
+// moves only where the host waits (ReadHidden, Collect, BeginPass) or the CPU computes. Products
+// take the time of reading their weights or of their arithmetic, whichever is longer; other ops and
+// hops of hidden states take none. The CPU reads a feed-forward block at `dram`, and copies beside
+// it go on at `link`: what both together take from host memory is not modelled.
 //
-// Repeatable to the nanosecond with Drive::kCaller; with kThread bytes and logits are, times are not.
+// Repeatable to the nanosecond with Drive::kCaller; with kThread bytes and logits are, times are
+// not.
 #ifndef MILLRACE_TESTS_FAKES_SIM_BACKEND_H_
 #define MILLRACE_TESTS_FAKES_SIM_BACKEND_H_
 
@@ -68,9 +70,8 @@ class SimBackend : public Backend {
   absl::Status PlaceEmbedding(const HostTensor& table) override {
     return cpu_->PlaceEmbedding(table);
   }
-  absl::StatusOr<std::unique_ptr<DeviceMemory>> Allocate(Bytes size, const char* what) override {
-    return cpu_->Allocate(size, what);
-  }
+  // Freeing it waits for what is queued, as a GPU's driver does.
+  absl::StatusOr<std::unique_ptr<DeviceMemory>> Allocate(Bytes size, const char* what) override;
 
   absl::Status BeginPass(const Pass& pass, absl::Span<const AttentionSegment> segments,
                          absl::Span<const int> positions, const HiddenStates& hidden) override;
@@ -95,10 +96,11 @@ class SimBackend : public Backend {
   absl::Status WriteHidden() override;
 
  private:
+  class Memory;
   using Op = std::function<absl::Status()>;
   // A group in the ring: its matrices as in the file, each from a multiple of 256 bytes on.
   struct Streamed {
-    int index = -1;                   // of the stream
+    int index = -1;  // of the stream
     std::vector<HostTensor> matrices;
     std::vector<std::byte> registers;  // what the product that runs has read of the ring
   };

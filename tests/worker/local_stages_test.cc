@@ -15,11 +15,17 @@ namespace {
 
 using ::testing::HasSubstr;
 
+StageOptions OneThread() {
+  StageOptions options;
+  options.threads = 1;
+  return options;
+}
+
 TEST(LocalStagesTest, AChainLoadsAndSaysWhatEachStageTakes) {
   const std::shared_ptr<const Model> model = *Model::Open("");
   const PlacementPlan plan = PlanWithCuts(model->spec(), {6, 11}, 64);
   std::vector<Bytes> done(3), total(3);
-  auto chain = CreateStageChain(model, plan, 0, 3, nullptr, 1, [&](int stage, Bytes d, Bytes t) {
+  auto chain = CreateStageChain(model, plan, 0, 3, nullptr, OneThread(), [&](int stage, Bytes d, Bytes t) {
     done[static_cast<size_t>(stage)] = d;
     total[static_cast<size_t>(stage)] = t;
   });
@@ -35,7 +41,7 @@ TEST(LocalStagesTest, ErrorsNameTheStageAndNothingHangs) {
   PlacementPlan plan = PlanWithCuts(model->spec(), {6, 11}, 64);
   plan.stages[1].device = DeviceId("gpu77");
   plan.stages[1].device_kind = DeviceKind::kGpu;
-  const auto chain = CreateStageChain(model, plan, 0, 3, nullptr, 1, nullptr);
+  const auto chain = CreateStageChain(model, plan, 0, 3, nullptr, OneThread(), nullptr);
   ASSERT_FALSE(chain.ok());
   EXPECT_THAT(std::string(chain.status().message()), HasSubstr("stage 1"));
 }

@@ -135,9 +135,8 @@ void SimStreamDevice::Compute(absl::Duration duration, Work begin, Work end) {
   MILLRACE_CHECK(begin == nullptr || duration > absl::ZeroDuration());
   const auto on_ring = [this](Work work) {
     // Events run in Advance, under the lock.
-    return [this, work = std::move(work)]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-      work(absl::MakeSpan(ring_));
-    };
+    return [this, work = std::move(work)]()
+               ABSL_NO_THREAD_SAFETY_ANALYSIS { work(absl::MakeSpan(ring_)); };
   };
   const absl::Time from = std::max(now_, compute_free_);
   compute_free_ = from + duration;

@@ -54,8 +54,8 @@ class SimStreamDevice : public StreamDevice {
   // Compute work that is done at one moment of the virtual clock, on the ring as it is then. It is
   // called by whoever moves the clock, and does not call the device.
   using Work = std::function<void(absl::Span<std::byte> ring)>;
-  // Queues compute work of `duration`: `begin` is done when it begins, `end` when it ends; either may
-  // be empty. Work of no duration has an end only.
+  // Queues compute work of `duration`: `begin` is done when it begins, `end` when it ends; either
+  // may be empty. Work of no duration has an end only.
   void Compute(absl::Duration duration, Work begin, Work end);
   // The same of work that reads the ring from `ring_offset` on and expects to find `expected` there
   // from its begin to its end. Takes at least a nanosecond.

@@ -10,8 +10,8 @@ namespace millrace {
 
 PlacementPlan ResidentPlan(const ModelSpec& model, const Script& script, DType kv_type,
                            const std::vector<int>& cuts, const std::vector<std::string>& devices) {
-  PlacementPlan plan = PlanWithCuts(model, cuts, script.context, script.slots, kv_type,
-                                    script.max_pass_tokens);
+  PlacementPlan plan =
+      PlanWithCuts(model, cuts, script.context, script.slots, kv_type, script.max_pass_tokens);
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     plan.stages[s].device = DeviceId(devices[s]);
     plan.stages[s].device_kind = DeviceKind::kGpu;

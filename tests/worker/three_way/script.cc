@@ -15,7 +15,7 @@ namespace {
 struct Running {
   size_t generation;
   int slot;
-  int position = 0;       // tokens in the cache
+  int position = 0;             // tokens in the cache
   std::vector<TokenId> tokens;  // prompt and what came after
 };
 

@@ -32,15 +32,16 @@ using Transcript = std::vector<std::vector<SampledRow>>;  // by generation
 // Up to 5 generations; prompts shorter and longer than a pass.
 Script RandomScript(std::mt19937_64& rng, int64_t vocab);
 
-// Runs the script. Each pass holds a row of every generation that has read its prompt, then prompts'
-// rows, as many as fit. `follow`, where not null, gives the tokens that are read on in place of those
-// sampled: runs stay comparable when one token differs.
+// Runs the script. Each pass holds a row of every generation that has read its prompt, then
+// prompts' rows, as many as fit. `follow`, where not null, gives the tokens that are read on in
+// place of those sampled: runs stay comparable when one token differs.
 absl::StatusOr<Transcript> RunScript(StageRunner& first, const Script& script,
                                      const Transcript* follow = nullptr);
 
 // Equal bit for bit: an empty string, or what differs first.
 std::string Difference(const Transcript& a, const Transcript& b);
-// Logits no further apart than `tolerance`, tokens equal where `a` prefers its own by more than that.
+// Logits no further apart than `tolerance`, tokens equal where `a` prefers its own by more than
+// that.
 std::string Difference(const Transcript& a, const Transcript& b, float tolerance);
 
 }  // namespace millrace

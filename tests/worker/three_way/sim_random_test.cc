@@ -1,5 +1,5 @@
-// Hundreds of random mixes of homes, routes, rings and devices on the simulated device: every logit is
-// that of the fully resident run, bit for bit.
+// Hundreds of random mixes of homes, routes, rings and devices on the simulated device: every logit
+// is that of the fully resident run, bit for bit.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -7,30 +7,15 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "tests/fakes/sim_backend.h"
 #include "tests/worker/three_way/random_plan.h"
 #include "tests/worker/three_way/script.h"
-#include "worker/local_stages.h"
+#include "tests/worker/three_way/sim_stages.h"
 
 namespace millrace {
 namespace {
 
 constexpr uint64_t kSeed = 20251125;
 constexpr char kQuantised[] = "../shared/models/quill-7m-q4_k_m.gguf";
-
-// The plan's stages, all called by the caller's thread.
-absl::StatusOr<std::unique_ptr<StageRunner>> Stages(const std::shared_ptr<const Model>& model,
-                                                    const PlacementPlan& plan,
-                                                    const StageOptions& options) {
-  std::unique_ptr<StageRunner> next;
-  for (int s = static_cast<int>(plan.stages.size()) - 1; s >= 0; --s) {
-    std::unique_ptr<StageLink> link = next ? MakeLocalLink(std::move(next)) : nullptr;
-    auto stage = StageRunner::Create(model, plan, s, std::move(link), options);
-    if (!stage.ok()) return stage.status();
-    next = *std::move(stage);
-  }
-  return next;
-}
 
 class SimRandomTest : public ::testing::Test {
  protected:
@@ -65,16 +50,12 @@ class SimRandomTest : public ::testing::Test {
 
   void CheckPlan(const std::shared_ptr<const Model>& model, const Script& script,
                  const PlacementPlan& plan, const Transcript& expected) {
-    std::vector<SimBackend*> made;
-    StageOptions options;
-    options.threads = 1;
-    options.make_gpu_backend = SimBackends(RandomSpec(), &made);
-    auto stages = Stages(model, plan, options);
+    const auto stages = MakeSimStages(model, plan, RandomSpec());
     ASSERT_TRUE(stages.ok()) << stages.status();
-    const auto got = RunScript(**stages, script);
+    const auto got = RunScript(*stages->first, script);
     ASSERT_TRUE(got.ok()) << got.status();
     EXPECT_EQ(Difference(expected, *got), "");
-    for (SimBackend* backend : made) {
+    for (SimBackend* backend : stages->backends) {
       EXPECT_EQ(backend->device().wrong_reads(), 0);
       EXPECT_EQ(backend->device().ring_size() > Bytes(0), backend->stream() != nullptr);
     }
@@ -89,12 +70,9 @@ class SimRandomTest : public ::testing::Test {
       const Script script = RandomScript(rng_, model->spec().vocab);
       const DType kv = kKvTypes[Random(0, 3)];
       const PlacementPlan resident = ResidentPlan(model->spec(), script, kv);
-      StageOptions options;
-      options.threads = 1;
-      options.make_gpu_backend = SimBackends(SimBackendSpec());
-      auto stages = Stages(model, resident, options);
+      const auto stages = MakeSimStages(model, resident, {});
       ASSERT_TRUE(stages.ok()) << stages.status();
-      const auto expected = RunScript(**stages, script);
+      const auto expected = RunScript(*stages->first, script);
       ASSERT_TRUE(expected.ok()) << expected.status();
       for (int i = 0; i < 10 && !HasFailure(); ++i, ++plans) {
         const PlacementPlan plan = RandomPlan(*model, script, kv);
