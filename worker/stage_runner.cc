@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "kernels/thread_pool.h"
 #include "proto/status_macros.h"
 #include "worker/backend/backend.h"
 #include "worker/backend/cuda/cuda_backend.h"
@@ -134,8 +135,10 @@ absl::Status Runner::MakeHostRoute(const PlacementPlan& plan, const StageOptions
     if (b.host_route_max_tokens > 0 || b.block == 0) most = std::max(most, b.host_route_max_tokens);
   }
   if (most < 0) return absl::OkStatus();
+  // One is left to the thread that queues copies and the one that feeds the GPU.
+  const int threads = options.threads > 0 ? options.threads : std::max(1, UsableThreads() - 1);
   MILLRACE_ASSIGN_OR_RETURN(
-      host_, HostRoute::Create(*model_, std::min(most, max_pass_tokens_), options.threads));
+      host_, HostRoute::Create(*model_, std::min(most, max_pass_tokens_), threads));
   return absl::OkStatus();
 }
 
