@@ -20,10 +20,25 @@ inline size_t Align64(size_t bytes) { return (bytes + 63) / 64 * 64; }
 void MatmulWith(const MatmulTables& tables, const CpuContext& ctx, FloatView x,
                 absl::Span<const MatmulTarget> targets);
 
+// How W is cut for tiles.
+struct TileShape {
+  int64_t rows = 32;           // a unit of work
+  int64_t chunk = kTileBlock;  // columns unpacked at a time
+  // What DRAM is asked for while rows are unpacked: the same rows' next chunk, the next panel
+  // (where there is none before it the next chunk), both.
+  enum class Ask { kChunk, kPanel, kBoth } ask = Ask::kPanel;
+};
+TileShape TileShapeFor(int64_t n, int64_t cols, int64_t total_rows, int threads);
+
 // Quantised targets only, any n. `scratch` holds TiledScratchBytes(n, cols, threads), 64-byte
 // aligned.
 void MatmulTiled(const TileKernels& tiles, ThreadPool& pool, FloatView x,
                  absl::Span<const MatmulTarget> targets, std::byte* scratch);
+// The same with a shape given. At most kTileInputRows rows of x, whose results begin at row
+// `first_row` of the targets' y.
+void MatmulSlab(const TileKernels& tiles, ThreadPool& pool, FloatView x, int64_t first_row,
+                absl::Span<const MatmulTarget> targets, TileShape shape, std::byte* scratch);
+void PackForTiles(const TileKernels& tiles, ThreadPool& pool, FloatView x, uint16_t* packed);
 size_t TiledScratchBytes(int64_t n, int64_t cols, int threads);
 
 // The arguments that kernels of every kind need; what they read of x is for the caller to add.

@@ -68,18 +68,31 @@ inline int64_t PanelScratchBytes(int64_t cols) {
 }
 
 // Quantised products on tile registers (AMX), for more rows of x than `vector` is good at.
-// Tiles of x: [ceil(n / 16), cols / 32, 16, 16, 2] bf16; cols is a multiple of 32.
+// Tiles of x: [blocks of 256 columns, ceil(n / 16), 8, 16, 16, 2] bf16 (the last block has fewer
+// than 8 tiles where cols ends in it); cols is a multiple of 32.
 inline constexpr int64_t kTileInputRows = 256;  // rows of x at most in one call
 inline constexpr int64_t kTilePanelRows = 128;  // rows of W at most in one call
-inline constexpr int64_t kTileChunk = 512;      // columns of W unpacked at a time
+inline constexpr int64_t kTileBlock = 256;      // columns
+inline constexpr int64_t kTileChunk = 512;      // columns of W unpacked at a time, at most
+
+inline int64_t TileBlocks(int64_t cols) { return (cols + kTileBlock - 1) / kTileBlock; }
+
+// One call's part of W.
+struct TileWork {
+  int64_t begin = 0, end = 0;  // rows, at most kTilePanelRows
+  int64_t limit = 0;           // the thread goes on with rows [end, limit): they are asked for
+  bool cold = true;            // nobody has asked for [begin, end) yet
+  int64_t chunk = kTileBlock;  // columns unpacked at a time, a multiple of kTileBlock
+  bool unpack = true, multiply = true;  // measurements do only one
+};
 
 struct TileKernels {
-  // Columns [32 * first, 32 * last) of x [n, cols], rows `stride` values apart.
+  // Units [first, last) of x [n, cols], rows `stride` values apart: unit b * ceil(n / 16) + g is
+  // block b of 256 columns of the g-th 16 rows; there are TileBlocks(cols) * ceil(n / 16).
   void (*pack)(const float* x, int64_t stride, int64_t n, int64_t cols, int64_t first, int64_t last,
                uint16_t* tiles);
-  // Rows [begin, end) of W, at most kTilePanelRows, with args.xt. `scratch` holds
-  // TilePanelScratchBytes(args.n), 64-byte aligned.
-  void (*panel)(const MatmulArgs& args, int64_t begin, int64_t end, void* scratch);
+  // Rows of W with args.xt. `scratch` holds TilePanelScratchBytes(args.n), 64-byte aligned.
+  void (*panel)(const MatmulArgs& args, const TileWork& work, void* scratch);
 };
 
 inline int64_t TileInputBytes(int64_t n, int64_t cols) { return (n + 15) / 16 * 16 * cols * 2; }

@@ -1,15 +1,18 @@
 // Part of the tile kernels: rows of quantised W as bf16 values.
 //
-// The 32 columns of a group are stored even columns first, then the odd ones (EvenThenOdd): codes
-// lie in bytes, results in words, and so no code has to change its place; x is packed in the same
-// order.
+// Even and odd columns go to different places: codes lie in bytes, results in words, and so no code
+// has to change its place; x is packed in the same order (matmul_tile_input.inc.h).
 //
-// A 4- or 5-bit code takes its value from a table of the 16 or 32 values of its sub-block, made by
-// one or two multiply-adds and looked up 32 codes at a time: about 50 (4 bits) or 85 (5 bits)
-// vector instructions for 256 weights. Wider codes and sub-blocks of 16 are computed value by
-// value: about 110.
+// A 4- or 5-bit code takes its value from a table of the 16 or 32 values of its sub-block, looked
+// up 32 codes at a time: about 48 (4 bits) or 85 (5 bits) vector instructions for 256 weights.
+// Wider codes and sub-blocks of 16 are computed value by value: about 95. The processors with tiles
+// take four steps for one conversion of 32 values to bf16. So f32 values are cut off, not rounded,
+// and their scales made larger by the mean of what that takes away: the error is the same but for a
+// part of 0.06%.
 #ifndef MILLRACE_KERNELS_MATMUL_UNPACK_BF16_INC_H_
 #define MILLRACE_KERNELS_MATMUL_UNPACK_BF16_INC_H_
+
+#include <utility>
 
 #include "kernels/matmul_chunks_vnni.inc.h"
 
@@ -54,16 +57,48 @@ struct TwoGroups {
   __m512i even, odd;
 };
 
-// Both groups by one table: entries 0-15 the first's, 16-31 the second's.
-inline TwoGroups LookUpFourBits(__m512i codes, const float* s, const float* l, int first,
-                                int second) {
+// Half of a unit in the last place of bf16, on average over mantissas evenly spread in their
+// logarithm: what cutting off takes away of a value.
+constexpr float kCutOff = 1 + 0.7213f / 256;
+
+// bf16 of `low` in the low words, of `high` in the high ones, cut off.
+inline __m512i CutToWords(__m512 low, __m512 high) {
+  return MaskedOr(_mm512_castps_si512(high), _mm512_set1_epi32(static_cast<int>(0xffff0000u)),
+                  _mm512_srli_epi32(_mm512_castps_si512(low), 16));
+}
+
+// Indices of a table of two groups: twice the code, plus one in the second group.
+template <DType T>
+inline __attribute__((always_inline)) WeightChunk LoadIndices(const uint8_t* b) {
+  WeightChunk w;
+  const __m512i second = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi8(1), 1);
+  if constexpr (T == DType::kQ4_K) {
+    const __m512i mask = Bytes512(0x1e);
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      const __m512i v = Load512(b + 16 + 64 * half);
+      w.code[2 * half] = MaskedOr(_mm512_add_epi32(v, v), mask, second);
+      w.code[2 * half + 1] = MaskedOr(_mm512_srli_epi32(v, 3), mask, second);
+    }
+    w.scale = SixBitScales(b);
+  } else {
+    w = ChunkCodec<T>::Load(b);
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) {
+      w.code[k] = _mm512_or_si512(_mm512_add_epi8(w.code[k], w.code[k]), second);
+    }
+  }
+  return w;
+}
+
+// Both groups by one table, the first's entries in the even places. scales: eight s, eight l.
+inline __attribute__((always_inline)) TwoGroups LookUpFourBits(__m512i index, const float* scales,
+                                                               int first, int second) {
   const __m512 count = CountFrom(0);
-  const __m512i table =
-      ToBf16(_mm512_fmsub_ps(count, _mm512_set1_ps(s[first]), _mm512_set1_ps(l[first])),
-             _mm512_fmsub_ps(count, _mm512_set1_ps(s[second]), _mm512_set1_ps(l[second])));
-  const __m512i of_second = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi8(16), 1);
-  const __m512i index = _mm512_or_si512(codes, of_second);  // a word's low five bits count
-  return {_mm512_permutexvar_epi16(index, table),
+  const __m512i table = CutToWords(
+      _mm512_fmsub_ps(count, _mm512_set1_ps(scales[first]), _mm512_set1_ps(scales[8 + first])),
+      _mm512_fmsub_ps(count, _mm512_set1_ps(scales[second]), _mm512_set1_ps(scales[8 + second])));
+  return {_mm512_permutexvar_epi16(index, table),  // a word's low five bits count
           _mm512_permutexvar_epi16(_mm512_srli_epi16(index, 8), table)};
 }
 
@@ -81,89 +116,94 @@ inline __m512 ValuesOfByte(__m512i moved, __m512 scale, __m512 low) {
   return _mm512_fmsub_ps(_mm512_castsi512_ps(bits), scale, low);
 }
 
-// bf16 of `low` in the low words, of `high` in the high ones; to nearest, ties away from zero.
-inline __m512i RoundToWords(__m512 low, __m512 high) {
-  const __m512i half = _mm512_set1_epi32(0x8000);
-  const __m512i a = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(low), half), 16);
-  const __m512i b = _mm512_add_epi32(_mm512_castps_si512(high), half);
-  return MaskedOr(b, _mm512_set1_epi32(static_cast<int>(0xffff0000u)), a);
-}
-
 inline TwoGroups ComputeValues(__m512i codes, __m512 scale, __m512 low) {
-  return {RoundToWords(ValuesOfByte(_mm512_slli_epi32(codes, 15), scale, low),
-                       ValuesOfByte(_mm512_srli_epi32(codes, 1), scale, low)),
-          RoundToWords(ValuesOfByte(_mm512_slli_epi32(codes, 7), scale, low),
-                       ValuesOfByte(_mm512_srli_epi32(codes, 9), scale, low))};
+  return {CutToWords(ValuesOfByte(_mm512_slli_epi32(codes, 15), scale, low),
+                     ValuesOfByte(_mm512_srli_epi32(codes, 1), scale, low)),
+          CutToWords(ValuesOfByte(_mm512_slli_epi32(codes, 7), scale, low),
+                     ValuesOfByte(_mm512_srli_epi32(codes, 9), scale, low))};
 }
 
-inline void StoreHalves(uint16_t* out, __m512i v, int64_t second) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_castsi512_si256(v));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + second), _mm512_extracti64x4_epi64(v, 1));
+// Values of groups `first` and `second` to the tiles `stride` apart that hold them (see
+// matmul_tile_input.inc.h).
+template <int first, int second>
+inline __attribute__((always_inline)) void StoreGroups(const TwoGroups& groups, uint16_t* out,
+                                                       int64_t stride) {
+  if constexpr (second == first + 2 && (first & 2) == 0) {
+    _mm512_storeu_si512(out + first * stride, groups.even);
+    _mm512_storeu_si512(out + second * stride, groups.odd);
+  } else {
+    const auto store = [&](int group, __m256i even, __m256i odd) {
+      uint16_t* to = out + (group & ~2) * stride + (group & 2) * 8;
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), even);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 2 * stride), odd);
+    };
+    store(first, _mm512_castsi512_si256(groups.even), _mm512_castsi512_si256(groups.odd));
+    store(second, _mm512_extracti64x4_epi64(groups.even, 1),
+          _mm512_extracti64x4_epi64(groups.odd, 1));
+  }
 }
 
-// Scales and kLow * l of a chunk, one for each sub-block, in memory: broadcast loads cost no vector
+// Eight scales and eight kLow * l of a chunk, in memory: broadcast loads cost no vector
 // instruction.
 struct ChunkScales {
-  alignas(64) float s[16], l[16];
+  alignas(64) float v[16];
 };
 
 template <DType T>
 inline __attribute__((always_inline)) void SplitScales(const WeightChunk& w, ChunkScales& out) {
-  const __m512 factor = _mm512_set1_ps(ChunkCodec<T>::kLow);
-  if constexpr (Codec<T>::kSub == 32) {
-    _mm512_store_ps(out.s, w.scale);
-    _mm256_store_ps(out.l, _mm512_castps512_ps256(_mm512_mul_ps(
-                               _mm512_shuffle_f32x4(w.scale, w.scale, 0xee), factor)));
-  } else {
-    _mm512_store_ps(out.s, w.scale);
-    _mm512_store_ps(out.l, _mm512_mul_ps(w.low, factor));
-  }
+  static_assert(Codec<T>::kSub == 32);
+  constexpr float s = TableBits<T>() == 4 ? kCutOff : 1, l = ChunkCodec<T>::kLow * s;
+  _mm512_store_ps(
+      out.v, _mm512_mul_ps(w.scale, _mm512_set_ps(l, l, l, l, l, l, l, l, s, s, s, s, s, s, s, s)));
   asm volatile("" : "+m"(out));  // or the compiler finds shuffles to do without the memory
 }
 
-// 256 columns whose blocks begin at b: group g of 32 columns goes to out + g * stride (values of
-// bf16).
+inline __attribute__((always_inline)) TwoGroups LookUpFiveBits(__m512i codes, const float* scales,
+                                                               int first, int second) {
+  const __m512i a = FiveBitTable(scales[first], scales[8 + first]);
+  const __m512i b = FiveBitTable(scales[second], scales[8 + second]);
+  const auto look_up = [&](__m512i index) {
+    return _mm512_mask_permutexvar_epi16(_mm512_permutexvar_epi16(index, a), 0xffff0000, index, b);
+  };
+  return {look_up(codes), look_up(_mm512_srli_epi16(codes, 8))};
+}
+
+template <DType T, int k>
+inline __attribute__((always_inline)) TwoGroups GroupsOf(const WeightChunk& w,
+                                                         const ChunkScales& scales, __m512 low) {
+  using C = ChunkCodec<T>;
+  if constexpr (TableBits<T>() == 4) {
+    return LookUpFourBits(w.code[k], scales.v, C::kFirst[k], C::kSecond[k]);
+  } else if constexpr (TableBits<T>() == 5) {
+    return LookUpFiveBits(w.code[k], scales.v, C::kFirst[k], C::kSecond[k]);
+  } else {
+    return ComputeValues(w.code[k], _mm512_permutexvar_ps(ScaleLanes<T>(k), w.scale),
+                         _mm512_permutexvar_ps(ScaleLanes<T>(k), low));
+  }
+}
+
+// 256 columns whose blocks begin at b to the tiles at out, out + stride ... (values of bf16).
 template <DType T>
 inline __attribute__((always_inline)) void ChunkToBf16(const uint8_t* b, uint16_t* out,
                                                        int64_t stride) {
   using C = ChunkCodec<T>;
-  const WeightChunk w = C::Load(b);
+  WeightChunk w;
   ChunkScales scales;
-  __m512 low;
+  __m512 low = _mm512_setzero_ps();
   if constexpr (TableBits<T>() != 0) {
+    w = TableBits<T>() == 4 ? LoadIndices<T>(b) : C::Load(b);
     SplitScales<T>(w, scales);
   } else {
-    __m512 l = w.low;
-    if constexpr (Codec<T>::kSub == 32) l = w.scale;  // Q8_0: minima are multiples of the scales
-    low = _mm512_fmadd_ps(w.scale, _mm512_set1_ps(256), _mm512_mul_ps(l, _mm512_set1_ps(C::kLow)));
+    w = C::Load(b);
+    const __m512 cut = _mm512_set1_ps(kCutOff), factor = _mm512_set1_ps(C::kLow * kCutOff);
+    const __m512 l = Codec<T>::kSub == 32 ? w.scale : w.low;  // Q8_0: multiples of the scales
+    w.scale = _mm512_mul_ps(w.scale, cut);
+    low = _mm512_fmadd_ps(w.scale, _mm512_set1_ps(256), _mm512_mul_ps(l, factor));
   }
-#pragma GCC unroll 4
-  for (int k = 0; k < 4; ++k) {
-    const int first = C::kFirst[k], second = C::kSecond[k];
-    uint16_t* to = out + first * stride;
-    const int64_t apart = (second - first) * stride;
-    if constexpr (TableBits<T>() == 5) {
-      const __m512i a = FiveBitTable(scales.s[first], scales.l[first]);
-      const __m512i c = FiveBitTable(scales.s[second], scales.l[second]);
-      const __m512i odd = _mm512_srli_epi16(w.code[k], 8);
-      StoreHalves(to,
-                  _mm512_mask_permutexvar_epi16(_mm512_permutexvar_epi16(w.code[k], a), 0xffff0000,
-                                                w.code[k], c),
-                  apart);
-      StoreHalves(
-          to + 16,
-          _mm512_mask_permutexvar_epi16(_mm512_permutexvar_epi16(odd, a), 0xffff0000, odd, c),
-          apart);
-    } else {
-      const TwoGroups groups =
-          TableBits<T>() == 4
-              ? LookUpFourBits(w.code[k], scales.s, scales.l, first, second)
-              : ComputeValues(w.code[k], _mm512_permutexvar_ps(ScaleLanes<T>(k), w.scale),
-                              _mm512_permutexvar_ps(ScaleLanes<T>(k), low));
-      StoreHalves(to, groups.even, apart);
-      StoreHalves(to + 16, groups.odd, apart);
-    }
-  }
+  const auto store = [&]<int... k>(std::integer_sequence<int, k...>) {
+    (StoreGroups<C::kFirst[k], C::kSecond[k]>(GroupsOf<T, k>(w, scales, low), out, stride), ...);
+  };
+  store(std::make_integer_sequence<int, 4>());
 }
 
 // One block of 32 columns.

@@ -61,8 +61,8 @@ bool SameCpu(const HostSpec& a, const HostSpec& b) {
     return x.tokens == y.tokens && x.weights == y.weights;
   };
   return a.dram_bandwidth == b.dram_bandwidth && CpuFlops(a) == CpuFlops(b) &&
-         std::equal(a.cpu_rates.begin(), a.cpu_rates.end(), b.cpu_rates.begin(),
-                    b.cpu_rates.end(), same);
+         std::equal(a.cpu_rates.begin(), a.cpu_rates.end(), b.cpu_rates.begin(), b.cpu_rates.end(),
+                    same);
 }
 
 }  // namespace millrace

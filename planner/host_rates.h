@@ -11,8 +11,8 @@
 namespace millrace {
 
 // Seconds per byte of Q4_K weights in a pass of `tokens` >= 1 rows. Linear in the rows between two
-// points of the table; below the first point as there; beyond the last the line through the last two
-// goes on, and never falls. `rates` has a point; rates below 1 MB/s count as that.
+// points of the table; below the first point as there; beyond the last the line through the last
+// two goes on, and never falls. `rates` has a point; rates below 1 MB/s count as that.
 double CpuSecondsPerByte(const std::vector<CpuRate>& rates, int tokens);
 
 // One product of `tokens` rows with a matrix of `elements` values in `bytes` on all threads of the
@@ -22,8 +22,8 @@ double CpuSecondsPerByte(const std::vector<CpuRate>& rates, int tokens);
 // memory), and what more rows add goes by its values: for Q4_K both together are the table's time,
 // for a wider type the same arithmetic is spread over more bytes.
 //
-// Without the table: for one row nothing, for more 2 x elements x tokens / CpuFlops; reading is then
-// for the caller to count.
+// Without the table: for one row nothing, for more 2 x elements x tokens / CpuFlops; reading is
+// then for the caller to count.
 double CpuProductSeconds(const HostSpec& host, double bytes, double elements, int tokens);
 
 // Copies to `device` beside the host's CPU. Host memory gives at least what one row's products were

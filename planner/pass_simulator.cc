@@ -155,8 +155,11 @@ HostRates ShareHostMemory(Bandwidth link, Bandwidth dram) {
   rates.cpu_alone = std::max(kUnknown, dram.bytes_per_second());
   const double together = rates.cpu_alone * kDramTogether;
   rates.copy_alone = std::min(std::max(kUnknown, link.bytes_per_second()), together);
+  rates.copy_shared = rates.copy_alone;
+  rates.cpu_shared = rates.cpu_alone;
+  if (rates.copy_alone + rates.cpu_alone <= together) return rates;
   rates.copy_shared =
-      std::min(rates.copy_alone, std::max(together / 2, together - rates.cpu_alone));
+      std::min(rates.copy_alone * kLinkShared, std::max(together / 2, together - rates.cpu_alone));
   rates.cpu_shared = std::min(rates.cpu_alone, together - rates.copy_shared);
   return rates;
 }

@@ -12,9 +12,11 @@
 
 namespace millrace {
 
-// What host memory gives the CPU and the copies together, over what it gives the CPU alone.
-// Measured on the reference machine (H200): 101 + 47 GB/s where 16 threads alone read 125.
-inline constexpr double kDramTogether = 1.19;
+// What host memory gives the CPU's products and the copies together, over what it gives the products
+// alone, and what of the link's rate copies then still reach. Measured on the reference machine
+// (H200), decoding 70B Q4_K_M with 24 GiB: 98 + 50.5 GB/s where one row's products alone read 113
+// and copies alone run at 54.
+inline constexpr double kDramTogether = 1.32, kLinkShared = 0.93;
 
 // Rates of copies and CPU, bytes per second, alone and both at once: each gets what it can take,
 // and where host memory gives less than both ask for, neither less than half of that (max-min

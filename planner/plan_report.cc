@@ -121,7 +121,7 @@ std::string RenderPredicted(const Prediction& p) {
       "\npredicted: 1 sequence decodes %.1f tokens/s (%s each; the plan has the least of that)\n",
       p.decode_tokens_per_second, RenderMilliseconds(p.time_per_token));
   if (p.decode_batch > 1) {
-    const double pass = p.batch_tokens_per_second > 0 ? p.decode_batch / p.batch_tokens_per_second : 0;
+    const double rate = p.batch_tokens_per_second, pass = rate > 0 ? p.decode_batch / rate : 0;
     absl::StrAppendFormat(&out, "%d sequences together: %.1f tokens/s (%s a pass)\n",
                           p.decode_batch, p.batch_tokens_per_second,
                           RenderMilliseconds(absl::Seconds(pass)));

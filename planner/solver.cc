@@ -36,15 +36,15 @@ std::vector<DeviceClass> ClassesOf(const PlacementProblem& problem,
     const DeviceSpec& d = host.devices[devices[i].device];
     const bool alone = host.devices.size() == 1;
     Key key = {static_cast<double>(d.kind == DeviceKind::kGpu),
-                     static_cast<double>(d.budget.count()),
-                     static_cast<double>(d.overhead.count()),
-                     d.memory_bandwidth.bytes_per_second(),
-                     d.h2d_bandwidth.bytes_per_second(),
-                     d.prefill_flops,
-                     host.dram_bandwidth.bytes_per_second(),
-                     CpuFlops(host),
-                     static_cast<double>(host.budget.count()),
-                     alone && !distinct ? -1.0 : static_cast<double>(i)};
+               static_cast<double>(d.budget.count()),
+               static_cast<double>(d.overhead.count()),
+               d.memory_bandwidth.bytes_per_second(),
+               d.h2d_bandwidth.bytes_per_second(),
+               d.prefill_flops,
+               host.dram_bandwidth.bytes_per_second(),
+               CpuFlops(host),
+               static_cast<double>(host.budget.count()),
+               alone && !distinct ? -1.0 : static_cast<double>(i)};
     for (const CpuRate& rate : host.cpu_rates) {
       key.push_back(rate.tokens);
       key.push_back(rate.weights.bytes_per_second());

@@ -28,8 +28,8 @@ struct DeviceSpec {
   double prefill_flops = 0;    // sustained multiply-adds x 2 per second in large matrix products
 };
 
-// A measured point: products of `tokens` rows of x with Q4_K weights on all threads, the link to any
-// GPU idle, read this many bytes of weights per second.
+// A measured point: products of `tokens` rows of x with Q4_K weights on all threads, the link to
+// any GPU idle, read this many bytes of weights per second.
 struct CpuRate {
   int tokens = 1;
   Bandwidth weights;
@@ -40,7 +40,7 @@ struct HostSpec {
   WorkerId worker;
   std::string address;  // "10.0.0.2:7601"; empty for the process itself
   Bytes memory_total;
-  Bytes budget;  // host memory that may be used by this worker, all purposes
+  Bytes budget;              // host memory that may be used by this worker, all purposes
   Bandwidth dram_bandwidth;  // read by all threads, the link to any GPU idle
   // Sustained multiply-adds x 2 per second of the threads together in products of a batch with
   // weights; 0: not measured.

@@ -37,8 +37,7 @@ std::vector<CpuRate> CpuRatesFromProto(FieldCheck& check, const std::string& at,
     const int above = rates.empty() ? 0 : rates.back().tokens;
     CpuRate read;
     read.tokens = check.Int32(point + ".tokens", rate.tokens(), above + 1, 1 << 24);
-    read.weights =
-        Bandwidth::BytesPerSecond(check.NonNegative(point + ".weights", rate.weights()));
+    read.weights = Bandwidth::BytesPerSecond(check.NonNegative(point + ".weights", rate.weights()));
     if (rate.weights() == 0) check.Refuse(point + ".weights", "must not be 0");
     rates.push_back(read);
     if (!check.ok()) break;

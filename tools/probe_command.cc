@@ -31,6 +31,13 @@ absl::StatusOr<int> RunProbe(const ProbeFlags& flags) {
   std::printf("host: %s, budget %s, %d threads, DRAM read %s\n",
               FormatBytes(host.memory_total).c_str(), FormatBytes(host.budget).c_str(),
               host.threads, FormatBandwidth(host.dram_bandwidth).c_str());
+  if (!host.cpu_rates.empty()) {
+    std::printf("CPU products with Q4_K weights, by rows:");
+    for (const CpuRate& rate : host.cpu_rates) {
+      std::printf(" %d: %s%s", rate.tokens, FormatBandwidth(rate.weights).c_str(),
+                  &rate == &host.cpu_rates.back() ? "\n" : ",");
+    }
+  }
   for (const DeviceSpec& device : host.devices) {
     std::printf("%s: %s, budget %s of %s, overhead %s, matrix products %.1f GFLOP/s",
                 device.id.value().c_str(), device.name.c_str(), FormatBytes(device.budget).c_str(),

@@ -57,8 +57,7 @@ absl::StatusOr<GpuReports> ProbeGpus(const GpuSource& source,
     if (device.kind != DeviceKind::kGpu || reports.contains(device.index)) continue;
     const GpuList list = source.list();
     if (device.index >= static_cast<int>(list.names.size())) return NoSuchGpu(device, list);
-    absl::StatusOr<GpuReport> report =
-        source.probe(device.index, GpuBudget(devices, device.index));
+    absl::StatusOr<GpuReport> report = source.probe(device.index, GpuBudget(devices, device.index));
     if (!report.ok()) {
       return Annotate(report.status(), absl::StrCat("probing gpu", device.index));
     }

@@ -89,11 +89,12 @@ double ReadRate(ThreadPool& pool, const ScratchPages& pages) {
 
 int64_t AlignPage(size_t bytes) { return static_cast<int64_t>((bytes + 4095) & ~size_t{4095}); }
 
-// Products with weights that lie one after the other in a buffer, taken in turn so that none is read
-// again before all others were.
+// Products with weights that lie one after the other in a buffer, taken in turn so that none is
+// read again before all others were.
 class Products {
  public:
-  // Of up to `tokens` rows of x with matrices of `cols` columns, in `pages`: x, y, scratch, weights.
+  // Of up to `tokens` rows of x with matrices of `cols` columns, in `pages`: x, y, scratch,
+  // weights.
   Products(ThreadPool& pool, const ScratchPages& pages, DType type, int64_t tokens, int64_t cols)
       : type_(type), cols_(cols), row_bytes_(RowBytes(type, cols).count()) {
     const int64_t size = static_cast<int64_t>(pages.size());
@@ -125,8 +126,8 @@ class Products {
     Seconds(tokens, least);  // wakes threads and units
     const double per_row = Seconds(tokens, least) / static_cast<double>(least);
     const double wanted = absl::ToDoubleSeconds(duration) / 3 / per_row;
-    const int64_t rows = static_cast<int64_t>(std::min(
-        std::max(wanted, static_cast<double>(least)), static_cast<double>(most_rows_)));
+    const int64_t rows = static_cast<int64_t>(
+        std::min(std::max(wanted, static_cast<double>(least)), static_cast<double>(most_rows_)));
     double seconds = 0;
     int64_t times = 0;
     while (times < 2 || seconds < absl::ToDoubleSeconds(duration)) {
@@ -199,9 +200,8 @@ CpuSpeeds MeasureCpu(int threads, Bytes buffer) {
   speeds.cpu_flops = MeasureF16Flops(pool, pages);
   if (!speeds.cpu_rates.empty()) {
     const CpuRate& last = speeds.cpu_rates.back();
-    speeds.cpu_flops =
-        std::max(speeds.cpu_flops,
-                 FlopsAt(last.weights.bytes_per_second(), DType::kQ4_K, last.tokens));
+    speeds.cpu_flops = std::max(
+        speeds.cpu_flops, FlopsAt(last.weights.bytes_per_second(), DType::kQ4_K, last.tokens));
   }
   return speeds;
 }

@@ -6,9 +6,9 @@
 //
 //   --threads N       default: all usable        --types q4_K,q6_K   default: all
 //   --n 1,8,32        default: 1 to 256          --bytes 4           GiB of weights, default 4
-//   --isa avx512      default: the best there is --huge              ask for huge pages (the
-//   runtime's
-//                                                mapped files have ordinary ones)
+//   --isa avx512      default: the best there is --huge              huge pages (mapped
+//                                                files have ordinary ones)
+//   --parts           the parts of products on tile registers instead (tile_parts.h)
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -23,6 +23,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "kernels/bench/cpu_read_ceiling.h"
+#include "kernels/bench/tile_parts.h"
 #include "kernels/fp16.h"
 #include "kernels/matmul.h"
 #include "proto/status_macros.h"
@@ -39,6 +40,7 @@ struct Options {
   int64_t bytes = int64_t{4} << 30;
   CpuIsa isa = DetectCpuIsa();
   bool huge = false;
+  bool parts = false;
 };
 
 struct Shape {
@@ -205,12 +207,20 @@ void RunBench(const Options& options) {
   std::mt19937 rng(1);
   std::normal_distribution<float> normal;
   for (float& v : b.x) v = normal(rng);
+  if (options.parts) PrintCoreRates(pool);
   for (DType dtype : options.types) {
     Fill(buffer, dtype, pool);
     b.ceiling = std::max(b.ceiling, CpuReadCeiling(buffer, pool));
     std::printf("%d threads, %s, %s pages, %.1f GB of weights; DRAM read ceiling %.1f GB/s\n",
                 pool.size(), CpuIsaName(options.isa).data(), options.huge ? "huge" : "ordinary",
                 static_cast<double>(options.bytes) / 1e9, b.ceiling);
+    if (options.parts) {
+      for (int64_t n : options.n) {
+        MeasureParts(b.context, FloatView(b.x.data(), std::min(n, int64_t{256}), 28672), b.y.data(),
+                     Matrices(buffer, dtype));
+      }
+      continue;
+    }
     std::printf("%-6s %4s %10s %8s %8s %9s   %s\n", "type", "n", "us/call", "GB/s", "ceiling",
                 "Tera-op/s", "error");
     const std::vector<WeightView> matrices = Matrices(buffer, dtype);
@@ -253,6 +263,10 @@ bool Parse(int argc, char** argv, Options& options) {
       options.huge = true;
       continue;
     }
+    if (flag == "--parts") {
+      options.parts = true;
+      continue;
+    }
     if (i + 1 == argc) return false;
     const absl::string_view value = argv[++i];
     double gib = 0;
@@ -275,9 +289,10 @@ bool Parse(int argc, char** argv, Options& options) {
 int main(int argc, char** argv) {
   millrace::Options options;
   if (!millrace::Parse(argc, argv, options)) {
-    std::fprintf(stderr,
-                 "usage: cpu-matmul-bench [--threads N] [--types q4_K,..] [--n 1,8,..]\n"
-                 "                        [--bytes GIB] [--isa avx2|avx512|..] [--huge]\n");
+    std::fprintf(
+        stderr,
+        "usage: cpu-matmul-bench [--threads N] [--types q4_K,..] [--n 1,8,..]\n"
+        "                        [--bytes GIB] [--isa avx2|avx512|..] [--huge] [--parts]\n");
     return 2;
   }
   millrace::RunBench(options);

@@ -31,12 +31,13 @@ DeviceNames ListDeviceNames();
 
 // Leaves this process with a context on that device and on no other, and the caller's current
 // device as it was. Of `budget`, which the process may use there, and of what is free the buffers
-// take at most a quarter, one at a time: beside them the context must fit. A buffer of 256 MiB, of a
-// budget of 1 GiB, is still several times a second-level cache (50 MiB on an H200), whose hits make
-// the rate some percent too high. Internal, ResourceExhausted: CUDA failed, the call named.
+// take at most a quarter, one at a time: beside them the context must fit. A buffer of 256 MiB, of
+// a budget of 1 GiB, is still several times a second-level cache (50 MiB on an H200), whose hits
+// make the rate some percent too high. Internal, ResourceExhausted: CUDA failed, the call named.
 absl::StatusOr<DeviceProbe> ProbeDevice(int index, Bytes budget);
 
-// What ProbeDevice's buffers may take; at least 1 MiB: a budget that small has no room for a context.
+// What ProbeDevice's buffers may take; at least 1 MiB: a budget that small has no room for a
+// context.
 Bytes BufferRoom(Bytes budget, Bytes free);
 
 // What the context takes. `before` and `after`: what the driver's management library counted as

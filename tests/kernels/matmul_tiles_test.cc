@@ -11,28 +11,14 @@ void RunTiled(const CpuContext& ctx, FloatView x, absl::Span<const MatmulTarget>
   MatmulTiled(EmulatedTileKernels(), *ctx.pool, x, targets, ctx.scratch);
 }
 
-std::vector<float> Rounded(std::vector<float> v) {
-  for (float& f : v) f = Bf16ToFloat(FloatToBf16(f));
-  return v;
-}
-
-// The product of W and x after both were rounded to bf16, in double.
-std::vector<float> ProductOfRounded(MatmulData& data) {
-  const MatmulCase& c = data.c;
-  const std::vector<float> x = Rounded(data.x);
-  std::vector<float> w(static_cast<size_t>(c.cols)), y = data.start;
-  for (int64_t r = 0; r < c.rows; ++r) {
-    DequantizeRow(c.dtype, data.weights.data() + r * RowBytes(c.dtype, c.cols).count(), c.cols,
-                  w.data());
-    w = Rounded(w);
-    for (int64_t t = 0; t < c.n; ++t) {
-      double sum =
-          (c.bias ? data.bias[r] : 0.0) + (c.accumulate ? data.start[t * c.rows + r] : 0.0);
-      for (int64_t i = 0; i < c.cols; ++i) sum += static_cast<double>(w[i]) * x[t * c.cols + i];
-      y[t * c.rows + r] = static_cast<float>(sum);
-    }
+// The factor by which results are too large on the whole.
+double FactorOf(const std::vector<float>& y, const std::vector<float>& expected) {
+  double product = 0, norm = 0;
+  for (size_t i = 0; i < y.size(); ++i) {
+    product += double{y[i]} * expected[i];
+    norm += double{expected[i]} * expected[i];
   }
-  return y;
+  return product / norm;
 }
 
 void CheckTiled(const MatmulCase& c, std::mt19937_64& rng) {
@@ -41,8 +27,9 @@ void CheckTiled(const MatmulCase& c, std::mt19937_64& rng) {
   const double norm = ProductNorm(data);
   // 0.23% on average; of a few results one may be three times that.
   EXPECT_LT(Distance(y, ExpectedOf(data)) / norm, c.rows * c.n < 64 ? 0.01 : 0.004) << c.Name();
-  // An f16 scale times a code of few bits is a tie for 2% of the weights, rounded up or to even.
-  EXPECT_LT(Distance(y, ProductOfRounded(data)) / norm, 1e-3) << c.Name();
+  if (c.rows * c.n < 1000 || c.bias || c.accumulate) return;
+  // Values of W are cut off to bf16, and made larger by what that takes away on average.
+  EXPECT_NEAR(FactorOf(y, ExpectedOf(data)), 1, 6e-4) << c.Name();
 }
 
 class MatmulTilesTest : public ::testing::TestWithParam<DType> {
@@ -83,6 +70,20 @@ TEST_P(MatmulTilesTest, RowsOfABatchAreWhatTheyAreAlone) {
     one.x.assign(data.x.begin() + t * cols, data.x.begin() + (t + 1) * cols);
     const std::vector<float> y = RunMatmul(one, CpuIsa::kAvx512, 1, RunTiled);
     EXPECT_TRUE(std::equal(y.begin(), y.end(), all.begin() + t * rows)) << "row " << t;
+  }
+}
+
+TEST_P(MatmulTilesTest, ShapeOfTheWorkChangesNothing) {
+  std::mt19937_64 rng(45);
+  const int64_t cols = Info(GetParam()).block_elements == 256 ? 1280 : 1312;
+  MatmulData data({GetParam(), 301, cols, 70}, rng);
+  const std::vector<float> expected = RunMatmul(data, CpuIsa::kAvx512, 2, RunTiled);
+  for (const TileShape shape : {TileShape{32, 512}, TileShape{64, 256}, TileShape{128, 512}}) {
+    const auto run = [&](const CpuContext& ctx, FloatView x,
+                         absl::Span<const MatmulTarget> targets) {
+      MatmulSlab(EmulatedTileKernels(), *ctx.pool, x, 0, targets, shape, ctx.scratch);
+    };
+    EXPECT_EQ(RunMatmul(data, CpuIsa::kAvx512, 2, run), expected) << shape.rows << shape.chunk;
   }
 }
 

@@ -76,6 +76,18 @@ TEST(GpuMemoryBudgetTest, VectorsAndOddMatricesAreAligned) {
   EXPECT_EQ(TiledBytes(DType::kQ4_K, 17, 256), Bytes(32 * 144));
 }
 
+TEST(CostModelTest, PromptsOnAGpuTakeAShareOfTheProbesFlops) {
+  const PlacementProblem p = GpuProblem(false, 1_GiB);
+  const MemoryBudget memory(p);
+  const CostModel cost(p, memory);
+  DeviceSpec gpu = p.cluster.hosts[0].devices[0];
+  gpu.prefill_flops = 1e10;
+  // Gate, up and down of [256, 512], and a norm of 512 values.
+  const double flops = 2.0 * (3 * 256 * 512 + 512) * 64;
+  EXPECT_NEAR(cost.DeviceSeconds(gpu, 2, {64, true}),
+              flops / (1e10 * kGpuPrefillEfficiency) + kGpuHalfLayerSeconds, 1e-9);
+}
+
 TEST(GpuSolverTest, ExactFitIsFoundAndTheLedgerIsValid) {
   PlacementProblem p = GpuProblem(true, 1_GiB);
   const MemoryBudget memory(p);

@@ -62,7 +62,7 @@ TEST(RatesBesideTest, MemoryGivesAtLeastWhatProductsRead) {
   EXPECT_DOUBLE_EQ(RatesBeside(host, gpu).cpu_alone, 100e9);
   host.cpu_rates = {Rate(1, 116)};
   EXPECT_DOUBLE_EQ(RatesBeside(host, gpu).cpu_alone, 116e9);
-  EXPECT_NEAR(RatesBeside(host, gpu).cpu_shared, 116e9 * kDramTogether - 52e9, 1);
+  EXPECT_NEAR(RatesBeside(host, gpu).cpu_shared, 116e9 * kDramTogether - 52e9 * kLinkShared, 1);
   host.cpu_rates = {Rate(1, 80)};
   EXPECT_DOUBLE_EQ(RatesBeside(host, gpu).cpu_alone, 100e9);
 }

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "planner/placement_problem.h"
 
@@ -48,11 +50,21 @@ inline ModelSpec Llama70B() {
 struct Machine {
   double hbm = 0, h2d = 0, dram = 0;  // GB/s
   double gpu_flops = 0, cpu_flops = 0;
+  std::vector<CpuRate> cpu_rates = {};
 };
 // Measured on the reference machine (H200): AMX at 0.6 of its peak, bf16 products.
-inline constexpr Machine kReferenceMachine = {4590, 52, 125, 7e14, 37e12 * 0.6};
+inline const Machine kReferenceMachine = {4590, 52, 125, 7e14, 37e12 * 0.6};
+// The same with the products of first kernels as they were measured, Q4_K.
+inline Machine MeasuredMachine() {
+  Machine machine = kReferenceMachine;
+  for (const auto& [tokens, gb] : {std::pair(1, 116.0), std::pair(4, 70.0), std::pair(8, 55.0),
+                                   std::pair(32, 39.0), std::pair(256, 7.4)}) {
+    machine.cpu_rates.push_back({tokens, Bandwidth::GBPerSecond(gb)});
+  }
+  return machine;
+}
 // A desktop as data sheets have it: RTX 3090, PCIe 4 x16, dual-channel DDR4.
-inline constexpr Machine kDesktop3090 = {936, 25, 45, 6e13, 1e12};
+inline const Machine kDesktop3090 = {936, 25, 45, 6e13, 1e12};
 
 // Activations of passes of up to `tokens` as the runtime asks for them, rounded up: 350 KB per
 // token; from 65 tokens on twice the largest fused matrix as f16.
@@ -79,6 +91,7 @@ inline PlacementProblem Llama70BOn(const Machine& machine, Bytes budget, int slo
   host.memory_total = host.budget = 128_GiB;
   host.dram_bandwidth = Bandwidth::GBPerSecond(machine.dram);
   host.cpu_flops = machine.cpu_flops;
+  host.cpu_rates = machine.cpu_rates;
   DeviceSpec gpu;
   gpu.id = DeviceId("gpu0");
   gpu.kind = DeviceKind::kGpu;

@@ -18,15 +18,15 @@ PassStep OnCpu(Bytes bytes, double compute = 0, double hop = 0) {
 PassStep Streamed(double seconds, Bytes bytes) { return {seconds, Bytes(0), 0, bytes, bytes}; }
 
 TEST(HostRatesTest, CopiesAndCpuShareWhatMemoryGives) {
-  // Reference machine: 52 and 125 * 1.19 - 52 GB/s.
-  const HostRates server = ShareHostMemory(Bandwidth::GBPerSecond(52), Bandwidth::GBPerSecond(125));
-  EXPECT_DOUBLE_EQ(server.copy_shared, 52e9);
-  EXPECT_NEAR(server.cpu_shared, 96.75e9, 1);
+  // Reference machine: 54 * 0.93, and 113 * 1.32 less that.
+  const HostRates server = ShareHostMemory(Bandwidth::GBPerSecond(54), Bandwidth::GBPerSecond(113));
+  EXPECT_NEAR(server.copy_shared, 50.22e9, 1);
+  EXPECT_NEAR(server.cpu_shared, 98.94e9, 1);
   // A link faster than half of the memory leaves the CPU its half.
   const HostRates slow = ShareHostMemory(Bandwidth::GBPerSecond(50), Bandwidth::GBPerSecond(20));
-  EXPECT_NEAR(slow.copy_alone, 23.8e9, 1);
-  EXPECT_NEAR(slow.copy_shared, 11.9e9, 1);
-  EXPECT_NEAR(slow.cpu_shared, 11.9e9, 1);
+  EXPECT_NEAR(slow.copy_alone, 26.4e9, 1);
+  EXPECT_NEAR(slow.copy_shared, 13.2e9, 1);
+  EXPECT_NEAR(slow.cpu_shared, 13.2e9, 1);
   // More memory bandwidth than both can take.
   const HostRates wide = ShareHostMemory(Bandwidth::GBPerSecond(10), Bandwidth::GBPerSecond(100));
   EXPECT_DOUBLE_EQ(wide.copy_shared, 10e9);

@@ -85,6 +85,17 @@ inline PlacementProblem BaseProblem(ModelSpec model) {
   return p;
 }
 
+// Products that grow slower with the rows, from a little above or below what memory gives on.
+inline std::vector<CpuRate> RandomCpuRates(std::mt19937& rng, Bandwidth dram) {
+  std::vector<CpuRate> rates;
+  double rate = dram.bytes_per_second() * (0.7 + static_cast<double>(rng() % 50) / 100);
+  for (int tokens = 1; tokens <= 256; tokens *= 2 << rng() % 3) {
+    rates.push_back({tokens, Bandwidth::BytesPerSecond(rate)});
+    rate *= 0.3 + static_cast<double>(rng() % 70) / 100;
+  }
+  return rates;
+}
+
 inline PlacementProblem RandomProblem(std::mt19937& rng) {
   // Wide enough that the 2 MiB that a GPU's memory comes in are small against it.
   PlacementProblem p =
@@ -105,6 +116,9 @@ inline PlacementProblem RandomProblem(std::mt19937& rng) {
   if (rng() % 4 == 0) p.pins.push_back({"blk.0.*", "w0"});
   if (rng() % 8 == 0) p.pins.push_back({"blk.*.ffn", "host"});
   if (rng() % 4 == 0) p.routes = rng() % 2 ? RoutePolicy::kCpu : RoutePolicy::kStream;
+  for (HostSpec& host : p.cluster.hosts) {
+    if (rng() % 2) host.cpu_rates = RandomCpuRates(rng, host.dram_bandwidth);
+  }
   return p;
 }
 

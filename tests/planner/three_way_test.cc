@@ -7,6 +7,7 @@
 #include <set>
 
 #include "absl/time/clock.h"
+#include "planner/host_rates.h"
 #include "planner/pass_size.h"
 #include "planner/plan_report.h"
 #include "planner/plan_validator.h"
@@ -172,12 +173,78 @@ TEST(ThreeWayTest, RoutesFallFromCpuToStreamAndStayInterleaved) {
   EXPECT_EQ(StreamedPlaces(Planned(slow), 64).size(), all);
 }
 
+TEST(ThreeWayTest, MeasuredProductsSetTheRoutes) {
+  const PlacementProblem p = Llama70BOn(MeasuredMachine(), 24_GiB);
+  const PlacementPlan plan = Planned(p);
+  ASSERT_TRUE(ValidatePlan(p, plan).ok()) << ValidatePlan(p, plan);
+  const size_t all = StreamedPlaces(plan, 513).size();
+  size_t before = 0;
+  for (int n = 1; n <= 512; ++n) {
+    const size_t now = StreamedPlaces(plan, n).size();
+    EXPECT_GE(now, before) << n;
+    before = now;
+  }
+  // 39 GB/s of products beside a link of 52 at 32 rows; 14 at 128, where one block would take as
+  // long as the link four.
+  EXPECT_LT(StreamedPlaces(plan, 32).size(), all - 10);
+  EXPECT_GE(StreamedPlaces(plan, 128).size(), all - 4);
+  // Products that keep up make the CPU useful for prompts of hundreds.
+  PlacementProblem fast = p;
+  fast.cluster.hosts[0].cpu_rates = {{1, Bandwidth::GBPerSecond(116)},
+                                     {256, Bandwidth::GBPerSecond(60)}};
+  const PlacementPlan faster = Planned(fast);
+  EXPECT_LT(StreamedPlaces(faster, 256).size(), all - 10);
+  EXPECT_LT(faster.predicted.ttft, plan.predicted.ttft);
+}
+
+TEST(ThreeWayTest, DecodeIsNoFasterThanProductsAndMemory) {
+  const PlacementProblem p = Llama70BOn(MeasuredMachine(), 24_GiB, 32, 512);
+  const PlacementPlan plan = Planned(p);
+  const MemoryBudget memory(p);
+  const Predictor predictor(p, memory, plan);
+  for (int batch : {1, 4, 8, 32}) {
+    double cpu = 0, copies = 0;  // bytes
+    for (const BlockPlacement& b : plan.blocks) {
+      if (b.home != Home::kHost || b.block == 0) continue;
+      (b.host_route_max_tokens >= batch ? cpu : copies) += static_cast<double>(b.weights.count());
+    }
+    const double rate = 1 / CpuSecondsPerByte(p.cluster.hosts[0].cpu_rates, batch);
+    // Of eight passes, in which the ring may have got fuller by a group.
+    const double seconds = 1.01 * predictor.DecodeSeconds(batch);
+    EXPECT_GE(seconds, 0.95 * cpu / rate) << batch;  // Q6_K: more bytes for the same products
+    EXPECT_GE(seconds, copies / 52e9) << batch;
+    EXPECT_GE(seconds, (cpu + copies) / (kDramTogether * 125e9)) << batch;
+  }
+}
+
+// Thresholds are sizes of the ladder, whatever the problem.
+TEST(ThreeWayTest, RoutesOfRandomProblemsAreOnTheLadder) {
+  std::mt19937 rng(21);
+  int routed = 0;
+  for (int round = 0; round < 1000; ++round) {
+    PlacementProblem p = RandomProblem(rng);
+    p.max_pass_tokens = 700;
+    const auto result = Solve(p);
+    ASSERT_TRUE(result.ok()) << result.status();
+    if (!result->plan.has_value()) continue;
+    ASSERT_TRUE(ValidatePlan(p, *result->plan).ok()) << ValidatePlan(p, *result->plan);
+    for (const BlockPlacement& b : result->plan->blocks) {
+      const int most = b.host_route_max_tokens;
+      routed += most > 0;
+      if (p.routes == RoutePolicy::kCpu && most == 700) continue;
+      EXPECT_EQ(most & (most - 1), 0) << most;
+      EXPECT_LE(most, kMaxHostRouteTokens);
+    }
+  }
+  EXPECT_GT(routed, 50);
+}
+
 TEST(ThreeWayTest, SequencesTogetherShareTheWeights) {
   const PlacementProblem p = Llama70BOn(kReferenceMachine, 24_GiB, 32, 512);
   const PlacementPlan plan = Planned(p);
   EXPECT_EQ(plan.predicted.decode_batch, 32);
   EXPECT_GT(plan.predicted.batch_tokens_per_second, 150);
-  EXPECT_THAT(RenderPlanTable(plan), HasSubstr("32 sequences together"));
+  EXPECT_THAT(RenderPlanTable(plan), HasSubstr("32 sequences together: "));
 }
 
 TEST(ThreeWayTest, WhatFitsHasNeitherRingNorRoutes) {
@@ -300,8 +367,9 @@ TEST(ThreeWayTest, EqualProblemsGiveEqualPlansSoon) {
 TEST(ThreeWayTest, TheTableShowsHomesRoutesAndRing) {
   const PlacementProblem p = Llama70BOn(kReferenceMachine, 24_GiB);
   const std::string text = RenderExplain(Planned(p), nullptr);
-  for (const char* part : {"resident", "streamed", "by the CPU", "embedding looked up in RAM",
-                           "; ring", "weights in RAM", "stream ring"}) {
+  for (const char* part :
+       {"1 sequence decodes", "first token of a 256-token prompt", "resident", "streamed",
+        "by the CPU", "embedding looked up in RAM", "; ring", "weights in RAM", "stream ring"}) {
     EXPECT_THAT(text, HasSubstr(part));
   }
   size_t line = 0, widest = 0;
