@@ -240,6 +240,7 @@ absl::Status Runner::Load(const PlacementPlan& plan, const StageOptions& options
   }
   const KvShape kv{plan.slots, plan.context, plan.kv_type};
   MILLRACE_ASSIGN_OR_RETURN(kv_, KvCache::Create(*backend_, spec, attention_layers, kv));
+  MILLRACE_RETURN_IF_ERROR(backend_->FinishLoading());
   if (options.memory_budget > Bytes(0) && resident_bytes() > options.memory_budget) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "stage ", stage_, " takes ", FormatBytes(resident_bytes()), " but its budget is ",

@@ -122,7 +122,8 @@ StreamGroup SimBackend::GroupOf(const Streamed& streamed) const {
   return group;
 }
 
-absl::Status SimBackend::Start() {
+absl::Status SimBackend::FinishLoading() {
+  if (streamed_.empty()) return absl::OkStatus();
   if (spec_.make_source) source_ = spec_.make_source(*device_);
   ChunkSource* const source = source_ ? source_.get() : options_.stream_source;
   if (source == nullptr) {

@@ -51,7 +51,7 @@ class SimBackend : public Backend {
 
   // ---- for whoever plays the host ----
   SimStreamDevice& device() { return *device_; }
-  WeightStream* stream() { return stream_.get(); }  // null before the first pass, or without groups
+  WeightStream* stream() { return stream_.get(); }  // null without groups
   absl::Duration elapsed() const { return device_->Now() - absl::UnixEpoch(); }
   // The host waits until then.
   void RunUntil(absl::Time time);
@@ -72,6 +72,7 @@ class SimBackend : public Backend {
   }
   // Freeing it waits for what is queued, as a GPU's driver does.
   absl::StatusOr<std::unique_ptr<DeviceMemory>> Allocate(Bytes size, const char* what) override;
+  absl::Status FinishLoading() override;
 
   absl::Status BeginPass(const Pass& pass, absl::Span<const AttentionSegment> segments,
                          absl::Span<const int> positions, const HiddenStates& hidden) override;
@@ -107,7 +108,6 @@ class SimBackend : public Backend {
 
   SimBackend(const ModelSpec& model, const BackendOptions& options, const SimBackendSpec& spec,
              std::unique_ptr<Backend> cpu);
-  absl::Status Start();
   StreamGroup GroupOf(const Streamed& streamed) const;
   // Work without weights.
   void Queue(Op op);

@@ -10,7 +10,6 @@ namespace millrace {
 absl::Status SimBackend::BeginPass(const Pass& pass, absl::Span<const AttentionSegment> segments,
                                    absl::Span<const int> positions, const HiddenStates& hidden) {
   MILLRACE_CHECK(hidden.device == nullptr);
-  if (stream_ == nullptr && !streamed_.empty()) MILLRACE_RETURN_IF_ERROR(Start());
   // A pass without outputs was not waited for.
   MILLRACE_RETURN_IF_ERROR(Synchronize());
   pass_ = pass;

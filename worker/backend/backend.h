@@ -5,8 +5,8 @@
 // 1. A backend belongs to one thread (the stage's owner). Ops are ordered; a device runs them
 //    asynchronously and is waited for only in ReadHidden and Collect, and by BeginPass for the pass
 //    before.
-// 2. Load time: Create, then Place every tensor, then AllocateKv. Then passes: BeginPass, ops (inside
-//    Run), ReadHidden, ShareHidden or Collect.
+// 2. Load time: Create, then Place or Stream every tensor, Allocate the KV cache, FinishLoading. Then
+//    passes: BeginPass, ops (inside Run), ReadHidden, ShareHidden or Collect.
 // 3. Views point into memory of this device that the backend owns. Activation rows (Activations) are
 //    stored as the device likes them: f32 on a CPU, f16 on a GPU; the residual stream (FloatView) is
 //    always f32.
@@ -106,6 +106,9 @@ class Backend {
   virtual absl::Status PlaceEmbedding(const HostTensor& table) = 0;
   // Zeroed memory, 256-byte aligned; pages may become resident only when touched. `what` for errors.
   virtual absl::StatusOr<std::unique_ptr<DeviceMemory>> Allocate(Bytes size, const char* what) = 0;
+  // Everything is placed: takes what passes need besides, the ring of streamed weights among it.
+  // InvalidArgument where a streamed group does not fit the ring.
+  virtual absl::Status FinishLoading() { return absl::OkStatus(); }
 
   // ---- a pass ----
   // Takes in rows, positions and outputs (the views must live until Collect, ReadHidden or

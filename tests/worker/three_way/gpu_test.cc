@@ -186,6 +186,13 @@ TEST_F(ThreeWayGpuTest, NothingStreamsWhereTheCpuComputesEveryPass) {
   }
 }
 
+TEST_F(ThreeWayGpuTest, RingTooSmallForAGroupIsRefusedAtLoad) {
+  PlacementPlan plan = ResidentPlan(model_->spec(), LongScript(64), DType::kF16);
+  AllToHost(plan, 0, -256);
+  const absl::Status refused = Stages(plan).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument) << refused;
+}
+
 // Passes without outputs are not waited for: the next one's embedding, looked up by the CPU, must
 // not reach the rows that the pass before still copies.
 TEST_F(ThreeWayGpuTest, HostEmbeddingOfChunksThatNobodyWaitsFor) {

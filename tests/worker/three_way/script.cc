@@ -21,8 +21,12 @@ struct Running {
 
 class Runs {
  public:
-  Runs(StageRunner& first, const Script& script, const Transcript* follow)
-      : first_(first), script_(script), follow_(follow), transcript_(script.generations.size()) {
+  Runs(StageRunner& first, const Script& script, const Transcript* follow, int retries)
+      : first_(first),
+        script_(script),
+        follow_(follow),
+        retries_(retries),
+        transcript_(script.generations.size()) {
     for (int s = 0; s < script.slots; ++s) free_.push_back(s);
   }
 
@@ -76,9 +80,12 @@ class Runs {
         }
       }
     }
-    MILLRACE_ASSIGN_OR_RETURN(const PassResult result,
-                              first_.Run(pass, {}, absl::Now() + absl::Seconds(60)));
-    return Take(result);
+    auto result = first_.Run(pass, {}, absl::Now() + absl::Seconds(60));
+    while (absl::IsDataLoss(result.status()) && retries_-- > 0) {
+      result = first_.Run(pass, {}, absl::Now() + absl::Seconds(60));
+    }
+    MILLRACE_RETURN_IF_ERROR(result.status());
+    return Take(*result);
   }
 
   static bool InPass(const Pass& pass, const Running& r) {
@@ -108,6 +115,7 @@ class Runs {
   StageRunner& first_;
   const Script& script_;
   const Transcript* const follow_;
+  int retries_;
   Transcript transcript_;
   std::deque<int> free_;
   size_t next_ = 0;
@@ -145,8 +153,8 @@ Script RandomScript(std::mt19937_64& rng, int64_t vocab) {
 }
 
 absl::StatusOr<Transcript> RunScript(StageRunner& first, const Script& script,
-                                     const Transcript* follow) {
-  return Runs(first, script, follow).All();
+                                     const Transcript* follow, int retries) {
+  return Runs(first, script, follow, retries).All();
 }
 
 std::string Difference(const Transcript& a, const Transcript& b) {

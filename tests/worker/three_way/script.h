@@ -35,8 +35,9 @@ Script RandomScript(std::mt19937_64& rng, int64_t vocab);
 // Runs the script. Each pass holds a row of every generation that has read its prompt, then
 // prompts' rows, as many as fit. `follow`, where not null, gives the tokens that are read on in
 // place of those sampled: runs stay comparable when one token differs.
+// A pass that ends with DataLoss is run again, up to `retries` times in all.
 absl::StatusOr<Transcript> RunScript(StageRunner& first, const Script& script,
-                                     const Transcript* follow = nullptr);
+                                     const Transcript* follow = nullptr, int retries = 0);
 
 // Equal bit for bit: an empty string, or what differs first.
 std::string Difference(const Transcript& a, const Transcript& b);

@@ -35,14 +35,13 @@ TEST_F(SimFailureTest, BytesThatCannotBeReadFailThePassAndNotTheNext) {
   EXPECT_EQ(sim().device().wrong_reads(), 0);
 }
 
-TEST_F(SimFailureTest, RingTooSmallForAGroupSaysSo) {
+TEST_F(SimFailureTest, RingTooSmallForAGroupIsRefusedAtLoad) {
   HomeFeedForward(0, 1, 0);
   SetRing(0);
   plan_.stages[0].stream_ring -= Bytes(256);
-  Make();
-  const absl::Status failed = RunPass(1).status();
-  EXPECT_EQ(failed.code(), absl::StatusCode::kInvalidArgument) << failed;
-  EXPECT_THAT(std::string(failed.message()), HasSubstr("ffn_gate"));
+  const absl::Status refused = MakeSimStages(model_, plan_, spec_).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument) << refused;
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("ffn_gate"));
 }
 
 // A source that gives some chunks, then nothing until it is cancelled.

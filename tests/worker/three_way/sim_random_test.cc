@@ -36,6 +36,15 @@ class SimRandomTest : public ::testing::Test {
     spec.slots = Chance(2) ? 64 : static_cast<int>(Random(1, 6));
     if (Chance(3)) spec.max_queued_copies = static_cast<int>(Random(1, 6));
     if (Chance(6)) spec.drive = WeightStreamOptions::Drive::kThread;
+    if (Chance(3)) {
+      // A slow disk, of which one read fails.
+      spec.make_source = [disk = rate(),
+                          takes = static_cast<int>(Random(0, 300))](SimStreamDevice& device) {
+        auto source = std::make_unique<SimChunkSource>(&device, disk);
+        source->FailAfter(takes);
+        return source;
+      };
+    }
     return spec;
   }
 
@@ -52,7 +61,7 @@ class SimRandomTest : public ::testing::Test {
                  const PlacementPlan& plan, const Transcript& expected) {
     const auto stages = MakeSimStages(model, plan, RandomSpec());
     ASSERT_TRUE(stages.ok()) << stages.status();
-    const auto got = RunScript(*stages->first, script);
+    const auto got = RunScript(*stages->first, script, nullptr, 2);
     ASSERT_TRUE(got.ok()) << got.status();
     EXPECT_EQ(Difference(expected, *got), "");
     for (SimBackend* backend : stages->backends) {

@@ -104,6 +104,7 @@ class CudaBackend : public Backend {
         buffer.data(), 0, static_cast<size_t>(size.count()), stream().get()));
     return std::make_unique<CudaMemory>(std::move(buffer));
   }
+  absl::Status FinishLoading() override;
 
   absl::Status BeginPass(const Pass& pass, absl::Span<const AttentionSegment> segments,
                          absl::Span<const int> positions, const HiddenStates& hidden) override;
@@ -159,7 +160,6 @@ class CudaBackend : public Backend {
   }
   cuda::SampleResult* results() const { return static_cast<cuda::SampleResult*>(pinned_results_->data()); }
 
-  absl::Status FinishLoading();
   // The group's weights for work that is queued on `reader` while the lease lives.
   absl::StatusOr<WeightLease> Bring(int group, cuda::StreamView reader) {
     return streamed_.Bring(group, reader, groups_[static_cast<size_t>(group)]);
@@ -253,8 +253,8 @@ absl::StatusOr<WeightsId> CudaBackend::StreamMatrices(absl::Span<const HostTenso
   return WeightsId{id};
 }
 
-// Before the first pass, when everything has been placed.
 absl::Status CudaBackend::FinishLoading() {
+  MILLRACE_RETURN_IF_ERROR(Use());
   MILLRACE_RETURN_IF_ERROR(pool_->Finish());
   if (!streamed_.empty()) {
     MILLRACE_RETURN_IF_ERROR(streamed_.Start(allocator_, options_.stream_ring, stream(), options_.stream_source));
@@ -284,7 +284,7 @@ absl::Status CudaBackend::Expect(absl::Span<const WeightsId> order, WeightsId he
 absl::Status CudaBackend::BeginPass(const Pass& pass, absl::Span<const AttentionSegment> segments,
                                     absl::Span<const int> positions, const HiddenStates& hidden) {
   MILLRACE_RETURN_IF_ERROR(Use());
-  if (!prefill_) MILLRACE_RETURN_IF_ERROR(FinishLoading());
+  MILLRACE_CHECK(prefill_.has_value());  // FinishLoading
   // A pass without outputs was not waited for, and its metadata is about to be overwritten.
   MILLRACE_RETURN_IF_ERROR(stream().Wait(kPassTimeout));
   pass_ = &pass;
