@@ -23,14 +23,19 @@ CostModel::CostModel(const PlacementProblem& problem, const MemoryBudget& memory
   }
 }
 
-double CostModel::Flops(int block, PassShape pass) const {
-  if (pass.tokens == 1) return 0;
+int CostModel::Rows(int block, PassShape pass) const {
   // The head runs for one row of a prompt only.
   const bool one = pass.prefill && memory_.blocks()[block].kind == BlockKind::kHead;
-  return one ? 0 : 2 * parameters_[block] * pass.tokens;
+  return one ? 1 : pass.tokens;
 }
 
-double CostModel::DeviceSeconds(const DeviceSpec& device, int block, PassShape pass) const {
+double CostModel::Flops(int block, PassShape pass) const {
+  const int rows = Rows(block, pass);
+  return rows == 1 ? 0 : 2 * parameters_[block] * rows;
+}
+
+double CostModel::DeviceSeconds(const HostSpec& host, const DeviceSpec& device, int block,
+                                PassShape pass) const {
   const Block& b = memory_.blocks()[block];
   const bool gpu = device.kind == DeviceKind::kGpu;
   const Bandwidth rate = device.memory_bandwidth * (gpu ? kGpuDecodeEfficiency : 1.0);
@@ -40,7 +45,8 @@ double CostModel::DeviceSeconds(const DeviceSpec& device, int block, PassShape p
     return Seconds(Bytes(b.weights.count() / rows) * pass.tokens, rate);
   }
   const double flops = device.prefill_flops * (gpu ? kGpuPrefillEfficiency : 1.0);
-  const double compute = flops > 0 ? Flops(block, pass) / flops : 0;
+  double compute = flops > 0 ? Flops(block, pass) / flops : 0;
+  if (!gpu && !host.cpu_rates.empty()) compute = HostComputeSeconds(host, block, pass);
   double seconds = std::max(Seconds(b.weights, rate), compute);
   if (!pass.prefill) {
     const Bytes cache(memory_.Kv(block).count() / std::max(1, problem_.slots) / 2);
@@ -51,7 +57,7 @@ double CostModel::DeviceSeconds(const DeviceSpec& device, int block, PassShape p
 
 double CostModel::HostComputeSeconds(const HostSpec& host, int block, PassShape pass) const {
   const double bytes = static_cast<double>(memory_.blocks()[block].weights.count());
-  return CpuProductSeconds(host, bytes, parameters_[block], pass.tokens);
+  return CpuProductSeconds(host, bytes, parameters_[block], Rows(block, pass));
 }
 
 double CostModel::HostHopSeconds(const DeviceSpec& device, PassShape pass) const {

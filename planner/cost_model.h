@@ -37,8 +37,9 @@ class CostModel {
  public:
   CostModel(const PlacementProblem& problem, const MemoryBudget& memory);
 
-  // The block computed on `device`, its weights there. Seconds.
-  double DeviceSeconds(const DeviceSpec& device, int block, PassShape pass) const;
+  // The block computed on `device` of `host`, its weights there. Seconds.
+  double DeviceSeconds(const HostSpec& host, const DeviceSpec& device, int block,
+                       PassShape pass) const;
   // The products of a block on the host's CPU, no copies under way; planner/host_rates.h. Seconds.
   double HostComputeSeconds(const HostSpec& host, int block, PassShape pass) const;
   // Hidden states down to the CPU and back. Seconds.
@@ -49,8 +50,10 @@ class CostModel {
   double HopSeconds(const LinkSpec& link, int tokens) const;
 
  private:
-  // Multiply-adds x 2 of the block's matrices for the rows that run through it; a single row counts
-  // as none: it is bound by memory everywhere.
+  // Rows that run through the block's matrices.
+  int Rows(int block, PassShape pass) const;
+  // Multiply-adds x 2 of the block's matrices for those rows; a single row counts as none: it is
+  // bound by memory everywhere.
   double Flops(int block, PassShape pass) const;
 
   const PlacementProblem& problem_;

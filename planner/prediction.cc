@@ -77,7 +77,7 @@ SteadyPass Predictor::StagePass(size_t stage, int batch) const {
   if (Offloads(info.offload)) return SteadyStagePass(view, info.offload, shape);
   SteadyPass pass;
   for (int b = view.first; b < view.end; ++b) {
-    pass.seconds += cost_.DeviceSeconds(*info.device, b, shape);
+    pass.seconds += cost_.DeviceSeconds(*info.host, *info.device, b, shape);
   }
   pass.gpu_share = 1;
   return pass;
@@ -110,9 +110,9 @@ double Predictor::PrefillSeconds(int tokens) const {
       continue;
     }
     for (int b = view.first; b < view.end; ++b) {
-      seconds += cost_.DeviceSeconds(*info.device, b, {size, true}) * (tokens / size);
+      seconds += cost_.DeviceSeconds(*info.host, *info.device, b, {size, true}) * (tokens / size);
       if (tokens % size > 0) {
-        seconds += cost_.DeviceSeconds(*info.device, b, {tokens % size, true});
+        seconds += cost_.DeviceSeconds(*info.host, *info.device, b, {tokens % size, true});
       }
     }
   }

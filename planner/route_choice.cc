@@ -13,7 +13,7 @@ FluidPass FluidOf(const StageView& stage, const std::vector<bool>& host_home,
   FluidPass fluid;
   for (int b = stage.first; b < stage.end; ++b) {
     const Block& block = stage.memory.blocks()[b];
-    fluid.device_seconds += stage.cost.DeviceSeconds(stage.device, b, pass);
+    fluid.device_seconds += stage.cost.DeviceSeconds(stage.host, stage.device, b, pass);
     const bool streams = host_home[static_cast<size_t>(b - stage.first)] &&
                          block.kind != BlockKind::kEmbedding &&
                          block.kind != BlockKind::kFeedForward;
@@ -22,7 +22,7 @@ FluidPass FluidOf(const StageView& stage, const std::vector<bool>& host_home,
   for (size_t i : choosable) {
     const int b = stage.first + static_cast<int>(i);
     fluid.ff_bytes += static_cast<double>(stage.memory.blocks()[b].weights.count());
-    fluid.ff_device_seconds += stage.cost.DeviceSeconds(stage.device, b, pass);
+    fluid.ff_device_seconds += stage.cost.DeviceSeconds(stage.host, stage.device, b, pass);
     fluid.ff_compute_seconds += stage.cost.HostComputeSeconds(stage.host, b, pass);
     fluid.ff_hop_seconds += stage.cost.HostHopSeconds(stage.device, pass);
   }

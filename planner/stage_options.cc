@@ -23,7 +23,7 @@ StageTable::StageTable(const PlacementProblem& problem, const MemoryBudget& memo
     device_seconds_.emplace_back();
     seconds_before_.emplace_back(1, 0.0);
     for (int b = 0; b < n; ++b) {
-      device_seconds_[d].push_back(cost_.DeviceSeconds(Device(d), b, {}));
+      device_seconds_[d].push_back(cost_.DeviceSeconds(Host(d), Device(d), b, {}));
       seconds_before_[d].push_back(seconds_before_[d].back() + device_seconds_[d].back());
       fastest[b] = std::min({fastest[b], device_seconds_[d][b], HostSeconds(d, b)});
     }

@@ -4,6 +4,7 @@
 
 #include "absl/time/clock.h"
 #include "planner/cost_model.h"
+#include "planner/host_rates.h"
 #include "planner/memory_budget.h"
 #include "planner/plan_validator.h"
 #include "planner/solver.h"
@@ -57,8 +58,7 @@ TEST(GpuMemoryBudgetTest, TiedHeadIsHeldTwiceOnAGpuAndOnceOnACpu) {
 TEST(GpuMemoryBudgetTest, EveryPurposeIsRoundedUpToTheGrain) {
   const PlacementProblem p = GpuProblem(false, 1_GiB);
   const MemoryBudget memory(p);
-  const StageNeeds needs =
-      memory.Needs(p.cluster.hosts[0].devices[0], 0, memory.size(), {});
+  const StageNeeds needs = memory.Needs(p.cluster.hosts[0].devices[0], 0, memory.size(), {});
   for (Bytes purpose : {needs.weights, needs.kv, needs.activations}) {
     EXPECT_GT(purpose, Bytes(0));
     EXPECT_EQ(purpose.count() % kDeviceGrain.count(), 0);
@@ -84,8 +84,26 @@ TEST(CostModelTest, PromptsOnAGpuTakeAShareOfTheProbesFlops) {
   gpu.prefill_flops = 1e10;
   // Gate, up and down of [256, 512], and a norm of 512 values.
   const double flops = 2.0 * (3 * 256 * 512 + 512) * 64;
-  EXPECT_NEAR(cost.DeviceSeconds(gpu, 2, {64, true}),
+  EXPECT_NEAR(cost.DeviceSeconds(p.cluster.hosts[0], gpu, 2, {64, true}),
               flops / (1e10 * kGpuPrefillEfficiency) + kGpuHalfLayerSeconds, 1e-9);
+}
+
+TEST(CostModelTest, ACpuStageTakesItsMeasuredProducts) {
+  PlacementProblem p = GpuProblem(false, 1_GiB);
+  p.cluster.hosts = {CpuHost("w", 1_GiB, 20)};
+  HostSpec& host = p.cluster.hosts[0];
+  const MemoryBudget memory(p);
+  const CostModel cost(p, memory);
+  const DeviceSpec& cpu = host.devices[0];
+  const double bytes = static_cast<double>(memory.blocks()[2].weights.count());
+  EXPECT_NEAR(cost.DeviceSeconds(host, cpu, 2, {1, true}), bytes / 20e9, 1e-9);
+  host.cpu_rates = {{1, Bandwidth::GBPerSecond(10)}, {64, Bandwidth::GBPerSecond(1)}};
+  EXPECT_NEAR(cost.DeviceSeconds(host, cpu, 2, {1, true}), bytes / 10e9, 1e-9);
+  const double at_64 = CpuProductSeconds(host, bytes, 3 * 256 * 512 + 512, 64);
+  EXPECT_NEAR(cost.DeviceSeconds(host, cpu, 2, {64, true}), at_64, 1e-9);
+  const int head = memory.size() - 1;  // one row of a prompt
+  EXPECT_EQ(cost.DeviceSeconds(host, cpu, head, {64, true}),
+            cost.DeviceSeconds(host, cpu, head, {1, true}));
 }
 
 TEST(GpuSolverTest, ExactFitIsFoundAndTheLedgerIsValid) {
@@ -201,9 +219,10 @@ TEST(GpuCostTest, DecodeIsBandwidthAndAConstantPerHalfLayer) {
   const DeviceSpec& gpu = p.cluster.hosts[0].devices[0];
   const int head = memory.size() - 1;
   const double bytes = static_cast<double>(memory.blocks()[head].weights.count());
-  EXPECT_NEAR(cost.DeviceSeconds(gpu, head, {}), bytes / (4000e9 * kGpuDecodeEfficiency), 1e-9);
+  EXPECT_NEAR(cost.DeviceSeconds(p.cluster.hosts[0], gpu, head, {}),
+              bytes / (4000e9 * kGpuDecodeEfficiency), 1e-9);
   const double ffn = static_cast<double>(memory.blocks()[2].weights.count());
-  EXPECT_NEAR(cost.DeviceSeconds(gpu, 2, {}),
+  EXPECT_NEAR(cost.DeviceSeconds(p.cluster.hosts[0], gpu, 2, {}),
               ffn / (4000e9 * kGpuDecodeEfficiency) + kGpuHalfLayerSeconds, 1e-9);
 }
 

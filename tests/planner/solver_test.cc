@@ -77,9 +77,9 @@ TEST(SolverTest, EqualsBruteForceAndValidatesOnRandomProblems) {
         [](const Stage& s) { return s.stream_ring > Bytes(0); });
     offloaded += offloads;
     // The search counts in fluid, the prediction in whole blocks: of models of a few layers they are
-    // near, not equal.
+    // near, not equal. A duration is rounded to a quarter of a nanosecond.
     const double predicted = absl::ToDoubleSeconds(result->plan->predicted.time_per_token);
-    EXPECT_NEAR(predicted, best, offloads ? best / 2 : best * 1e-6) << "round " << round;
+    EXPECT_NEAR(predicted, best, offloads ? best / 2 : best * 1e-6 + 1e-9) << "round " << round;
     EXPECT_TRUE(ValidatePlan(problem, *result->plan).ok())
         << ValidatePlan(problem, *result->plan) << " round " << round;
   }
