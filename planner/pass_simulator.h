@@ -13,9 +13,9 @@
 namespace millrace {
 
 // What host memory gives the CPU's products and the copies together, over what it gives the products
-// alone, and what of the link's rate copies then still reach. Measured on the reference machine
-// (H200), decoding 70B Q4_K_M with 24 GiB: 98 + 50.5 GB/s where one row's products alone read 113
-// and copies alone run at 54.
+// alone, and what of the link's rate copies then still reach. From decoding 70B Q4_K_M with 24 GiB on
+// the reference machine (H200): about 98 + 50.5 GB/s where one row's products alone read 113 and
+// copies alone run at 54; a later run had 92.6 + 48.7 where they had 109 and 54.4.
 inline constexpr double kDramTogether = 1.32, kLinkShared = 0.93;
 
 // Rates of copies and CPU, bytes per second, alone and both at once: each gets what it can take,

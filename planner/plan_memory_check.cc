@@ -6,18 +6,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "planner/plan_check.h"
 #include "proto/model_spec.h"
 #include "proto/status_macros.h"
 
 namespace millrace {
 namespace {
 
-using Memory = std::pair<std::string, std::string>;  // worker, memory
-
-template <typename... Parts>
-absl::Status Broken(const Parts&... parts) {
-  return absl::InternalError(absl::StrCat("plan: ", parts...));
-}
+using plan_check::Broken;
+using plan_check::Memory;
 
 const DeviceSpec* FindDevice(const PlacementProblem& problem, const Stage& stage) {
   for (const HostSpec& h : problem.cluster.hosts) {

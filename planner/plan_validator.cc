@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "planner/plan_check.h"
 #include "planner/plan_memory_check.h"
 #include "proto/model_spec.h"
 #include "proto/status_macros.h"
@@ -14,12 +15,8 @@
 namespace millrace {
 namespace {
 
-using Memory = std::pair<std::string, std::string>;  // worker, memory
-
-template <typename... Parts>
-absl::Status Broken(const Parts&... parts) {
-  return absl::InternalError(absl::StrCat("plan: ", parts...));
-}
+using plan_check::Broken;
+using plan_check::Memory;
 
 const HostSpec* FindHost(const PlacementProblem& problem, const WorkerId& worker) {
   for (const HostSpec& h : problem.cluster.hosts) {

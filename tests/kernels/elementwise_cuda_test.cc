@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "kernels/cuda/host_copy.h"
 #include "kernels/matmul.h"
 #include "kernels/norm.h"
 #include "kernels/norm_cuda.h"
@@ -61,6 +62,27 @@ TEST_F(ElementwiseCudaTest, RmsNormHalfAgreesWithReference) {
     }
   }
   CheckNorm(4096, 4096, 4096, false);
+}
+
+// To the device and back through pinned memory, every size around a step of the kernel; what lies behind
+// stays as it is.
+TEST_F(ElementwiseCudaTest, CopyByKernelMovesEveryWord) {
+  for (const size_t words : {1u, 3u, 4u, 5u, 1023u, 1027u, 65537u, 2000003u}) {
+    const Bytes size(static_cast<int64_t>(4 * words));
+    auto from = cuda::PinnedBuffer::Create(size), to = cuda::PinnedBuffer::Create(size + Bytes(16));
+    ASSERT_TRUE(from.ok() && to.ok());
+    auto* sent = static_cast<uint32_t*>(from->data());
+    auto* got = static_cast<uint32_t*>(to->data());
+    for (size_t i = 0; i < words; ++i) sent[i] = static_cast<uint32_t>(rng_());
+    std::fill(got, got + words + 4, 0xa5a5a5a5u);
+    const auto device = Poisoned<uint32_t>(words);
+    ASSERT_TRUE(cuda::CopyByKernel(device.as(), sent, size, stream()).ok());
+    ASSERT_TRUE(cuda::CopyByKernel(got, device.as(), size, stream()).ok());
+    Wait();
+    EXPECT_TRUE(std::equal(sent, sent + words, got)) << words;
+    for (size_t i = words; i < words + 4; ++i) ASSERT_EQ(got[i], 0xa5a5a5a5u) << words;
+    Download(device);  // checks the guard
+  }
 }
 
 TEST_F(ElementwiseCudaTest, RmsNormHalfSaturates) {
