@@ -29,6 +29,24 @@ BlockPlacement PlacementOf(const PlacementPlan& plan, int block) {
   return b < plan.blocks.size() ? plan.blocks[b] : BlockPlacement();
 }
 
+// What the plan's host budget leaves for weights beside a worker's GPUs, at least a byte; 0 = the plan
+// names none.
+Bytes HostWeightBudget(const PlacementPlan& plan, const WorkerId& worker) {
+  Bytes budget;
+  bool named = false;
+  for (const LedgerTotal& t : plan.totals) {
+    if (t.worker != worker || t.memory != "host") continue;
+    budget = t.budget;
+    named = true;
+  }
+  if (!named) return Bytes(0);
+  for (const LedgerEntry& e : plan.ledger) {
+    const bool here = e.worker == worker && e.memory == "host";
+    if (here && e.purpose != Purpose::kWeights) budget -= e.bytes;
+  }
+  return std::max(budget, Bytes(1));
+}
+
 class Runner : public StageRunner {
  public:
   Runner(std::shared_ptr<const Model> model, const PlacementPlan& plan, int stage,
@@ -161,6 +179,7 @@ absl::Status Runner::HoldHostWeights(const PlacementPlan& plan, const std::vecto
     weights.push_back(std::move(weight));
   }
   HostWeightsOptions o;
+  if (gpu) o.memory_budget = HostWeightBudget(plan, stage.worker);
   if (gpu && !options.make_gpu_backend) {
     MILLRACE_ASSIGN_OR_RETURN(const int device, HardwareIndex(stage.device));
     o.lock = CudaPageLocker(device);

@@ -44,6 +44,21 @@ TEST_F(SimFailureTest, RingTooSmallForAGroupIsRefusedAtLoad) {
   EXPECT_THAT(std::string(refused.message()), HasSubstr("ffn_gate"));
 }
 
+TEST_F(SimFailureTest, HostBudgetOfThePlanIsEnforcedAtLoad) {
+  HomeFeedForward(0, 1, 0);
+  SetRing(0);
+  LedgerTotal host;
+  host.worker = plan_.stages[0].worker;
+  host.memory = "host";
+  host.budget = 1_GiB;
+  plan_.totals.push_back(host);
+  EXPECT_TRUE(MakeSimStages(model_, plan_, spec_).ok()) << "within the budget";
+  plan_.totals.back().budget = 64_KiB;
+  const absl::Status refused = MakeSimStages(model_, plan_, spec_).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted) << refused;
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("64.0 KiB"));
+}
+
 // A source that gives some chunks, then nothing until it is cancelled.
 class DryingSource : public ChunkSource {
  public:
