@@ -136,11 +136,11 @@ struct WideRing {
 
   // One thread of the block.
   __device__ void Produce(const WideParams& p, int first_unit, int rank) {
-    constexpr int kOctets = Shape::kTokens / 8, kShare = kOctets / Shape::kCluster;
+    constexpr int kAtoms = Shape::kTokens / 8, kShare = kAtoms / Shape::kCluster;
     const int step = static_cast<int>(gridDim.x) / Shape::kCluster;
     for (int unit = first_unit; unit < p.row_pairs * p.token_tiles; unit += step) {
       const int first = WidePlace<Shape>(p, unit, rank, 0).token / 8;
-      const int all = min(p.octets - first, kOctets);
+      const int all = min(p.atoms - first, kAtoms);
       const int mine = min(max(all - rank * kShare, 0), kShare);
       const uint8_t* from = p.x + static_cast<int64_t>(first + rank * kShare) * kAtomBytes;
       for (int block = 0; block < p.blocks; ++block) {
@@ -150,7 +150,7 @@ struct WideRing {
           uint8_t* to = data + stage * Shape::kStageBytes + rank * kShare * kAtomBytes;
           CopyToCluster<Shape::kCluster>(to, from, mine * kAtomBytes, full + stage);
         }
-        from += static_cast<int64_t>(p.octets) * kAtomBytes;
+        from += static_cast<int64_t>(p.atoms) * kAtomBytes;
         Next();
       }
     }

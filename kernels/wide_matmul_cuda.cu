@@ -1,6 +1,7 @@
 #include "kernels/wide_matmul_cuda.h"
 
-#include "kernels/cuda/launch.cuh"
+#include "absl/status/statusor.h"
+#include "kernels/cuda/status.h"
 #include "kernels/wide_matmul_params.h"
 #include "proto/device_layout.h"
 #include "proto/status_macros.h"
@@ -16,29 +17,6 @@ absl::Status WideMatmul256(const WideParams& p, bool k_types, bool swiglu, Strea
 namespace {
 
 constexpr int kRowTile = 128;  // weight rows of a block
-
-// A thread writes sixteen bytes: pieces 4h + q of 64 columns, places 8q .. 8q + 7 of its half h.
-__global__ void __launch_bounds__(256)
-    PackKernel(const __half* x, int64_t ldx, int n, int octets, int cols, uint8_t* out) {
-  LetNextStart();
-  const int row = static_cast<int>(blockIdx.x) * 32 + static_cast<int>(threadIdx.x) / 8;
-  const int piece = static_cast<int>(threadIdx.x) % 8;
-  const int column = static_cast<int>(blockIdx.y) * 64 + piece / 4 * 32 + piece % 4 * 2;
-  WaitForPrevious();
-  if (row >= 8 * octets) return;
-  uint32_t v[4] = {0, 0, 0, 0};
-  if (row < n && column < cols) {
-#pragma unroll
-    for (int t = 0; t < 4; ++t) {
-      v[t] = *reinterpret_cast<const uint32_t*>(x + row * ldx + column + 8 * t);
-    }
-  }
-  uint8_t* atom = out + (static_cast<int64_t>(blockIdx.y) * octets + row / 8) * 1024;
-  *reinterpret_cast<uint4*>(atom + row % 8 * 128 + (piece ^ (row % 8)) * 16) =
-      make_uint4(v[0], v[1], v[2], v[3]);
-}
-
-int Octets(int64_t n) { return static_cast<int>((n + 7) / 8); }
 
 // Adds a matrix whose row tiles have `tile_rows` rows.
 void Add(const WideMatrix& from, int tile_rows, WideParams& p, int64_t& column, int& row_tiles) {
@@ -63,7 +41,7 @@ void Add(const WideMatrix& from, int tile_rows, WideParams& p, int64_t& column, 
 void SetInput(const PackedRows& x, WideParams& p) {
   p.x = reinterpret_cast<const uint8_t*>(x.data);
   p.n = static_cast<int>(x.n);
-  p.octets = Octets(x.n);
+  p.atoms = static_cast<int>(PackedAtoms(x.n));
   p.blocks = static_cast<int>((x.cols + 63) / 64);
 }
 
@@ -79,8 +57,6 @@ bool IsKType(DType dtype) { return TileCols(dtype) == 256; }
 
 }  // namespace
 
-Bytes PackedBytes(int64_t n, int64_t cols) { return Bytes((cols + 63) / 64 * ((n + 7) / 8) * 1024); }
-
 bool HasWideMatmul(int device) {
 #ifdef MILLRACE_HAVE_WGMMA
   int major = 0, minor = 0;
@@ -90,13 +66,6 @@ bool HasWideMatmul(int device) {
 #else
   return false;
 #endif
-}
-
-absl::Status PackRows(const __half* x, int64_t ldx, const PackedRows& out, StreamView stream) {
-  MILLRACE_CHECK(out.cols % 32 == 0 && ldx % 8 == 0 && ldx >= out.cols && out.n > 0);
-  const dim3 grid(static_cast<unsigned>((out.n + 31) / 32), static_cast<unsigned>((out.cols + 63) / 64));
-  return Launch(PackKernel, grid, 256, 0, stream, x, ldx, static_cast<int>(out.n), Octets(out.n),
-                static_cast<int>(out.cols), reinterpret_cast<uint8_t*>(out.data));
 }
 
 int BestWideTokens(int row_pairs, int64_t n, int clusters) {

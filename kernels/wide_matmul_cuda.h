@@ -3,31 +3,16 @@
 #ifndef MILLRACE_KERNELS_WIDE_MATMUL_CUDA_H_
 #define MILLRACE_KERNELS_WIDE_MATMUL_CUDA_H_
 
-#include <cuda_fp16.h>
-
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "kernels/cuda/stream.h"
+#include "kernels/packed_rows_cuda.h"
 #include "kernels/weight_tiles.h"
-#include "proto/bytes.h"
 
 namespace millrace::cuda {
 
 // Whether the device has these products (compute capability 9.0) and the build contains them.
 bool HasWideMatmul(int device);
-
-// Activations as the products read them: for each 64 columns, rows in atoms of eight (wgmma.cuh), columns
-// of each 32 in the order of the weights' fragments: place 16p + 8h + 2t + i holds column 8t + 4p + 2h + i.
-// Columns past `cols` are zeros; rows that fill up the last atom hold anything.
-struct PackedRows {
-  __half* data = nullptr;  // 1024-byte aligned, PackedBytes(n, cols)
-  int64_t n = 0;
-  int64_t cols = 0;  // a multiple of 32
-};
-Bytes PackedBytes(int64_t n, int64_t cols);
-
-// x: [out.n, out.cols] f16, rows ldx halves apart, 16-byte aligned, ldx a multiple of 8. Asynchronous.
-absl::Status PackRows(const __half* x, int64_t ldx, const PackedRows& out, StreamView stream);
 
 // Matrices that share their input; results of one follow those of the one before in y's rows.
 struct WideMatrix {

@@ -5,7 +5,7 @@
 
 #include "kernels/cuda/block_barrier.cuh"
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/wgmma.cuh"
+#include "kernels/cuda/packed_place.cuh"
 #include "kernels/wide_matmul_params.h"
 
 namespace millrace::cuda {
@@ -68,11 +68,9 @@ __device__ __forceinline__ void StorePacked(const WideParams& p, int row, int to
                           : __halves2half2(__low2half(mine), __low2half(got));
   const __half2 high = odd ? __halves2half2(__high2half(got), __high2half(mine))
                            : __halves2half2(__high2half(mine), __high2half(got));
-  const int to = token + odd, octet = to / 8;
-  if (octet >= p.octets || row / 64 * 64 >= p.matrix[0].rows) return;
-  const int piece = row % 64 / 32 * 4 + g / 2;
-  uint8_t* at = p.out + (static_cast<int64_t>(row / 64) * p.octets + octet) * kAtomBytes +
-                to % 8 * 128 + (piece ^ (to % 8)) * 16 + row % 32 / 16 * 8;
+  const int to = token + odd;
+  if (to >= 8 * p.atoms || row / 64 * 64 >= p.matrix[0].rows) return;
+  uint8_t* at = p.out + PackedPlace(p.atoms, to, row + g - odd);
   *reinterpret_cast<uint2*>(at) = make_uint2(*reinterpret_cast<const uint32_t*>(&low),
                                              *reinterpret_cast<const uint32_t*>(&high));
 }

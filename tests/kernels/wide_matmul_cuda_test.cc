@@ -4,6 +4,7 @@
 
 #include "kernels/matmul.h"
 #include "kernels/matmul_cuda.h"
+#include "kernels/norm_cuda.h"
 #include "kernels/weight_tiles_cuda.h"
 #include "kernels/wide_matmul_cuda.h"
 #include "kernels/wide_matmul_params.h"
@@ -223,6 +224,27 @@ TEST_F(WideMatmulTest, MatricesThatShareTheirInput) {
     ASSERT_NO_FATAL_FAILURE(
         CheckProduct(w, in, got, {}, ldy, column, {}, false, std::string(DTypeName(w.source))));
     column += w.tiles.rows;
+  }
+}
+
+TEST_F(WideMatmulTest, NormsLeaveRowsPacked) {
+  for (int64_t d : {64, 1024, 8192}) {
+    constexpr int64_t kN = 77;
+    ASSERT_TRUE(cuda::RmsNormPacks(d));
+    const auto x = Upload(RandomFloats(static_cast<size_t>(kN * d), rng_));
+    const auto weight = Upload(RandomFloats(static_cast<size_t>(d), rng_));
+    const auto plain = Poisoned<uint16_t>(static_cast<size_t>(kN * d));
+    const auto want = PoisonedRows(kN, d), got = PoisonedRows(kN, d);
+    ASSERT_TRUE(cuda::RmsNormHalf(x.as(), d, nullptr, kN, d, weight.as(), 1e-5f, plain.as<__half>(), stream()).ok());
+    ASSERT_TRUE(cuda::PackRows(plain.as<__half>(), d, {want.as<__half>(), kN, d}, stream()).ok());
+    ASSERT_TRUE(cuda::RmsNormPacked(x.as(), d, weight.as(), 1e-5f, {got.as<__half>(), kN, d}, stream()).ok());
+    const std::vector<uint16_t> expected = Download(want), halves = Download(got);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      const int64_t row = static_cast<int64_t>(i) / 512 % cuda::PackedAtoms(kN) * 8 + static_cast<int64_t>(i) % 512 / 64;
+      if (row < kN) {
+        ASSERT_EQ(halves[i], expected[i]) << d << " columns, place " << i;
+      }
+    }
   }
 }
 
