@@ -1,7 +1,6 @@
-#include "kernels/packed_rows_cuda.h"
-
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/packed_place.cuh"
+#include "kernels/packed_rows_cuda.h"
 #include "proto/status_macros.h"
 
 namespace millrace::cuda {
@@ -25,13 +24,15 @@ __global__ void __launch_bounds__(kThreads)
       v[t] = *reinterpret_cast<const uint32_t*>(x + row * ldx + column + 8 * t);
     }
   }
-  *reinterpret_cast<uint4*>(out + PackedPlace(atoms, row, column)) = make_uint4(v[0], v[1], v[2], v[3]);
+  *reinterpret_cast<uint4*>(out + PackedPlace(atoms, row, column)) =
+      make_uint4(v[0], v[1], v[2], v[3]);
 }
 
 }  // namespace
 
 absl::Status PackRows(const __half* x, int64_t ldx, const PackedRows& out, StreamView stream) {
-  MILLRACE_CHECK(out.n > 0 && out.cols > 0 && out.cols % 32 == 0 && ldx % 8 == 0 && ldx >= out.cols);
+  MILLRACE_CHECK(out.n > 0 && out.cols > 0 && out.cols % 32 == 0 && ldx % 8 == 0 &&
+                 ldx >= out.cols);
   const dim3 grid(static_cast<unsigned>((out.n + kRows - 1) / kRows),
                   static_cast<unsigned>((out.cols + 63) / 64));
   return Launch(PackKernel, grid, kThreads, 0, stream, x, ldx, static_cast<int>(out.n),

@@ -1,29 +1,29 @@
 // The kernel behind WideMatmul. Included by one .cu per width, compiled for sm_90a only.
 //
-// A block multiplies a tile of 128 weight rows with kTokens rows of x: two warpgroups of 64 weight rows
-// keep the sums in registers, a thread of a third brings x through a ring in shared memory. The two blocks of a
-// cluster have different weight rows and the same rows of x: each fetches half of them for both. Every
-// consumer warp copies the tiles of its own strip of sixteen weight rows into a ring of its own
-// (warp_copy.cuh), turns 32 columns into f16 fragments while the tensor cores work on the 32 before, and
-// hands them over in registers. Blocks stay for all tiles of the product, so that the next tile's bytes
-// are on their way while the sums of the last are stored.
+// A block multiplies a tile of 128 weight rows with kTokens rows of x: two warpgroups of 64 weight
+// rows keep the sums in registers, a thread of a third brings x through a ring in shared memory.
+// The two blocks of a cluster have different weight rows and the same rows of x: each fetches half
+// of them for both. Every consumer warp copies the tiles of its own strip of sixteen weight rows
+// into a ring of its own (warp_copy.cuh), turns 32 columns into f16 fragments while the tensor
+// cores work on the 32 before, and hands them over in registers. Blocks stay for all tiles of the
+// product, so that the next tile's bytes are on their way while the sums of the last are stored.
 #ifndef MILLRACE_KERNELS_WIDE_MATMUL_CUH_
 #define MILLRACE_KERNELS_WIDE_MATMUL_CUH_
 
 #include "kernels/cuda/block_barrier.cuh"
 #include "kernels/cuda/cluster.cuh"
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/tile_codec.cuh"
-#include "kernels/cuda/warp_copy.cuh"
 #include "kernels/cuda/wgmma.cuh"
+#include "kernels/wide_fragments.cuh"
+#include "kernels/wide_launch.cuh"
 #include "kernels/wide_matmul_epilogue.cuh"
 #include "kernels/wide_matmul_params.h"
-#include "proto/status_macros.h"
 
 namespace millrace::cuda {
 
-// Tiles of x's rows that are multiplied with all weights before the next ones: with as many, what the
-// blocks read at one time comes from device memory about once, and the most of it from the cache.
+// Tiles of x's rows that are multiplied with all weights before the next ones: with as many, what
+// the blocks read at one time comes from device memory about once, and the most of it from the
+// cache.
 inline constexpr int kTokensTogether = 4;
 
 // Which weights and which rows of x: tile `unit` of the launch, as one warp sees it.
@@ -50,68 +50,11 @@ struct WidePlace {
   }
 };
 
-// The weight tiles of one warp, in the order in which it needs them, `slots` ahead of their use.
 template <typename Shape>
-class WideWeights {
- public:
-  __device__ WideWeights(const WideParams& p, uint8_t* ring, uint64_t* barriers, int first_unit,
-                         int rank, int warp, int lane)
-      : p_(p), ring_(ring), copy_(barriers, lane, p.slots), unit_(first_unit), rank_(rank), warp_(warp) {
-    Enter();
-    for (int i = 0; i < p.slots; ++i) Fetch(i);
-  }
+using WideWeights = WeightFeed<Shape, WidePlace<Shape>>;
 
-  // The oldest tile that was not freed.
-  __device__ __forceinline__ const uint8_t* Wait() {
-    copy_.Wait(slot_, parity_);
-    return ring_ + slot_ * p_.slot_bytes;
-  }
-  // All lanes have read the oldest tile.
-  __device__ __forceinline__ void Free() {
-    __syncwarp();
-    Fetch(slot_);
-    if (++slot_ == p_.slots) {
-      slot_ = 0;
-      parity_ ^= 1;
-    }
-  }
-  __device__ __forceinline__ uint32_t zero() const { return p_.zero; }
-
- private:
-  // The strip of unit_, if there is one.
-  __device__ __forceinline__ void Enter() {
-    left_ = 0;
-    if (unit_ >= p_.row_pairs * p_.token_tiles) return;
-    const WidePlace<Shape> place(p_, unit_, rank_, warp_);
-    const WideParams::Matrix& m = p_.matrix[place.matrix];
-    next_ = m.tiles + place.strip * m.strip_bytes;
-    left_ = m.tiles_per_strip;
-    bytes_ = m.tile_bytes;
-  }
-  __device__ __forceinline__ void Fetch(int slot) {
-    if (left_ > 0) {
-      copy_.Begin(slot, bytes_);
-      copy_.Copy(slot, ring_ + slot * p_.slot_bytes, next_, bytes_);
-      next_ += bytes_;
-      if (--left_ == 0) {
-        unit_ += static_cast<int>(gridDim.x) / Shape::kCluster;
-        Enter();
-      }
-    }
-    copy_.End();
-  }
-
-  const WideParams& p_;
-  uint8_t* const ring_;
-  WarpCopy<Shape::kMostSlots> copy_;
-  const uint8_t* next_ = nullptr;
-  uint32_t bytes_ = 0;
-  int left_ = 0, unit_, slot_ = 0;
-  const int rank_, warp_;
-  uint32_t parity_ = 0;
-};
-
-// The ring of x: `full` counts the bytes of a stage, `empty` the warps of the cluster that are done with it.
+// The ring of x: `full` counts the bytes of a stage, `empty` the warps of the cluster that are done
+// with it.
 template <typename Shape>
 struct WideRing {
   uint8_t* data;  // 1024-byte aligned
@@ -157,15 +100,6 @@ struct WideRing {
   }
 };
 
-// The fragments of group `g` of a tile. After ProductWait for what last read the registers of `a`.
-template <DType T>
-__device__ __forceinline__ void WideFragments(const typename TileCodec<T>::Codes& codes,
-                                              const typename TileCodec<T>::Scales& scales, int g,
-                                              uint32_t zero, uint32_t (&a)[8]) {
-  TileCodec<T>::Fragments(codes, scales, g / TileCodec<T>::kStep, g % TileCodec<T>::kStep, a);
-  if constexpr (T == DType::kF16) MoveFragments(a, zero);
-}
-
 // One tile's sums: `tiles` weight tiles of this warp's strip against the ring.
 template <DType T, typename Shape>
 __device__ __forceinline__ void WideSums(WideWeights<Shape>& weights, WideRing<Shape>& x, int tiles,
@@ -199,7 +133,8 @@ __device__ __forceinline__ void WideSums(WideWeights<Shape>& weights, WideRing<S
         x.FreeBefore(lane);
       }
       if (g + 1 < kGroups) {
-        if ((g + 1) % Codec::kStep == 0) codes = Codec::LoadCodes(tile, lane, (g + 1) / Codec::kStep);
+        if ((g + 1) % Codec::kStep == 0)
+          codes = Codec::LoadCodes(tile, lane, (g + 1) / Codec::kStep);
         WideFragments<T>(codes, scales, g + 1, weights.zero(), a[(g + 1) % 2]);
       } else if (left > 1) {
         weights.Free();
@@ -221,34 +156,48 @@ __device__ __forceinline__ void WideSumsOf(DType dtype, WideWeights<Shape>& weig
                                            float (&sum)[Shape::kTokens / 2]) {
   if constexpr (Shape::kKTypes) {
     switch (dtype) {
-      case DType::kQ4_K: return WideSums<DType::kQ4_K>(weights, x, tiles, lane, sum);
-      case DType::kQ5_K: return WideSums<DType::kQ5_K>(weights, x, tiles, lane, sum);
-      case DType::kQ6_K: return WideSums<DType::kQ6_K>(weights, x, tiles, lane, sum);
-      case DType::kQ3_K: return WideSums<DType::kQ3_K>(weights, x, tiles, lane, sum);
-      case DType::kQ2_K: return WideSums<DType::kQ2_K>(weights, x, tiles, lane, sum);
-      default: return;
+      case DType::kQ4_K:
+        return WideSums<DType::kQ4_K>(weights, x, tiles, lane, sum);
+      case DType::kQ5_K:
+        return WideSums<DType::kQ5_K>(weights, x, tiles, lane, sum);
+      case DType::kQ6_K:
+        return WideSums<DType::kQ6_K>(weights, x, tiles, lane, sum);
+      case DType::kQ3_K:
+        return WideSums<DType::kQ3_K>(weights, x, tiles, lane, sum);
+      case DType::kQ2_K:
+        return WideSums<DType::kQ2_K>(weights, x, tiles, lane, sum);
+      default:
+        return;
     }
   } else {
     switch (dtype) {
-      case DType::kF16: return WideSums<DType::kF16>(weights, x, tiles, lane, sum);
-      case DType::kQ8_0: return WideSums<DType::kQ8_0>(weights, x, tiles, lane, sum);
-      case DType::kQ4_0: return WideSums<DType::kQ4_0>(weights, x, tiles, lane, sum);
-      case DType::kQ4_1: return WideSums<DType::kQ4_1>(weights, x, tiles, lane, sum);
-      case DType::kQ5_0: return WideSums<DType::kQ5_0>(weights, x, tiles, lane, sum);
-      case DType::kQ5_1: return WideSums<DType::kQ5_1>(weights, x, tiles, lane, sum);
-      default: return;
+      case DType::kF16:
+        return WideSums<DType::kF16>(weights, x, tiles, lane, sum);
+      case DType::kQ8_0:
+        return WideSums<DType::kQ8_0>(weights, x, tiles, lane, sum);
+      case DType::kQ4_0:
+        return WideSums<DType::kQ4_0>(weights, x, tiles, lane, sum);
+      case DType::kQ4_1:
+        return WideSums<DType::kQ4_1>(weights, x, tiles, lane, sum);
+      case DType::kQ5_0:
+        return WideSums<DType::kQ5_0>(weights, x, tiles, lane, sum);
+      case DType::kQ5_1:
+        return WideSums<DType::kQ5_1>(weights, x, tiles, lane, sum);
+      default:
+        return;
     }
   }
 }
 
-// kKTypes: tiles of 256 columns, or all other types. One kernel for all would have too few registers.
+// kKTypes: tiles of 256 columns, or all other types. One kernel for all would have too few
+// registers.
 template <int kTokensT, bool kKTypesT, bool kSwiGluT>
 struct WideShape {
   static constexpr int kTokens = kTokensT;
   static constexpr bool kKTypes = kKTypesT;
   static constexpr bool kSwiGlu = kSwiGluT;
   static constexpr int kCluster = 2;
-  static constexpr int kConsumers = 8;  // warps
+  static constexpr int kConsumers = 8;                    // warps
   static constexpr int kThreads = 32 * kConsumers + 128;  // and a warpgroup that fetches x
   static constexpr int kStageBytes = kTokens * 128;
   static constexpr int kStages = kTokens > 192 ? 4 : 6;
@@ -288,8 +237,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   } else {
     TakeRegisters<240>();
     uint8_t* ring = shared + Shape::kRing + Shape::kExchange + warp * p.slots * p.slot_bytes;
-    WideWeights<Shape> weights(p, ring, weight_barriers + warp * Shape::kMostSlots, first_unit, rank,
-                               warp, lane);
+    WideWeights<Shape> weights(p, ring, weight_barriers + warp * Shape::kMostSlots, first_unit,
+                               rank, warp, lane);
     WaitForPrevious();
     const int step = static_cast<int>(gridDim.x) / Shape::kCluster;
     for (int unit = first_unit; unit < p.row_pairs * p.token_tiles; unit += step) {
@@ -309,45 +258,25 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   ClusterBarrier();
 }
 
-template <typename Shape>
-absl::Status LaunchWideShape(WideParams p, StreamView stream) {
-  const auto kernel = WideMatmulKernel<Shape>;
-  int device = 0, limit = 0, multiprocessors = 0;
-  MILLRACE_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
-  MILLRACE_CUDA_RETURN_IF_ERROR(
-      cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-  MILLRACE_CUDA_RETURN_IF_ERROR(
-      cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
-  constexpr int kBarriers = 8 * (2 * Shape::kStages + Shape::kConsumers * Shape::kMostSlots);
-  const int room = limit - kBarriers - Shape::kFixedBytes;
-  p.slots = room / (Shape::kConsumers * p.slot_bytes);
-  if (p.slots > Shape::kMostSlots) p.slots = Shape::kMostSlots;
-  MILLRACE_CHECK(p.slots >= 2);
-  const int shared = Shape::kFixedBytes + p.slots * Shape::kConsumers * p.slot_bytes;
-  MILLRACE_CUDA_RETURN_IF_ERROR(
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
-  LaunchShape launch;
-  const int clusters = multiprocessors / Shape::kCluster, units = p.row_pairs * p.token_tiles;
-  launch.grid = static_cast<unsigned>(Shape::kCluster * (units < clusters ? units : clusters));
-  launch.block = Shape::kThreads;
-  launch.shared = static_cast<size_t>(shared);
-  launch.cluster = Shape::kCluster;
-  return Launch(kernel, launch, stream, p);
-}
-
 // One function per width, each defined in a .cu of its own.
 absl::Status WideMatmul128(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
 absl::Status WideMatmul176(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
 absl::Status WideMatmul256(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
 
+template <int kTokens, bool kKTypes, bool kSwiGlu>
+absl::Status LaunchWide(const WideParams& p, StreamView stream) {
+  using Shape = WideShape<kTokens, kKTypes, kSwiGlu>;
+  return LaunchResident<Shape>(WideMatmulKernel<Shape>, p, stream);
+}
+
 template <int kTokens>
 absl::Status LaunchWideTokens(const WideParams& p, bool k_types, bool swiglu, StreamView stream) {
   if (k_types) {
-    return swiglu ? LaunchWideShape<WideShape<kTokens, true, true>>(p, stream)
-                  : LaunchWideShape<WideShape<kTokens, true, false>>(p, stream);
+    return swiglu ? LaunchWide<kTokens, true, true>(p, stream)
+                  : LaunchWide<kTokens, true, false>(p, stream);
   }
-  return swiglu ? LaunchWideShape<WideShape<kTokens, false, true>>(p, stream)
-                : LaunchWideShape<WideShape<kTokens, false, false>>(p, stream);
+  return swiglu ? LaunchWide<kTokens, false, true>(p, stream)
+                : LaunchWide<kTokens, false, false>(p, stream);
 }
 
 }  // namespace millrace::cuda

@@ -1,7 +1,6 @@
-#include "kernels/wide_matmul_cuda.h"
-
 #include "absl/status/statusor.h"
 #include "kernels/cuda/status.h"
+#include "kernels/wide_matmul_cuda.h"
 #include "kernels/wide_matmul_params.h"
 #include "proto/device_layout.h"
 #include "proto/status_macros.h"
@@ -88,9 +87,12 @@ absl::Status LaunchWideMatmul(WideParams p, int tokens, bool swiglu, StreamView 
 #ifdef MILLRACE_HAVE_WGMMA
   const bool k_types = IsKType(p.matrix[0].dtype);
   switch (tokens) {
-    case 128: return WideMatmul128(p, k_types, swiglu, stream);
-    case 176: return WideMatmul176(p, k_types, swiglu, stream);
-    case 256: return WideMatmul256(p, k_types, swiglu, stream);
+    case 128:
+      return WideMatmul128(p, k_types, swiglu, stream);
+    case 176:
+      return WideMatmul176(p, k_types, swiglu, stream);
+    case 256:
+      return WideMatmul256(p, k_types, swiglu, stream);
   }
 #endif
   return absl::UnimplementedError("WideMatmul: not in this build");

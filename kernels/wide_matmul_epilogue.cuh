@@ -1,5 +1,6 @@
-// What the wide product (wide_matmul.cuh) does with finished sums: scale, bias, the residual stream, or
-// SwiGLU. A warp holds sixteen weight rows: of its sums, 4e + 2r + i is row g + 8r of token 8e + 2t + i.
+// What the wide product (wide_matmul.cuh) does with finished sums: scale, bias, the residual
+// stream, or SwiGLU. A warp holds sixteen weight rows: of its sums, 4e + 2r + i is row g + 8r of
+// token 8e + 2t + i.
 #ifndef MILLRACE_KERNELS_WIDE_MATMUL_EPILOGUE_CUH_
 #define MILLRACE_KERNELS_WIDE_MATMUL_EPILOGUE_CUH_
 
@@ -55,8 +56,8 @@ __device__ __forceinline__ void StoreSums(const WideParams& p, const WideParams:
 inline constexpr int kWideExchangeSums = 16;
 inline constexpr int kWideExchangeBytes = 2 * kWideExchangeSums * 128 * 4;
 
-// Stores two neighbouring tokens' results of rows g and g + 8 of the warp's sixteen, packed. Lanes of
-// neighbouring rows swap, so that each writes eight bytes of one token.
+// Stores two neighbouring tokens' results of rows g and g + 8 of the warp's sixteen, packed. Lanes
+// of neighbouring rows swap, so that each writes eight bytes of one token.
 __device__ __forceinline__ void StorePacked(const WideParams& p, int row, int token, int lane,
                                             const __half (&v)[2][2]) {
   const int g = lane / 4, odd = g % 2;
@@ -78,8 +79,8 @@ __device__ __forceinline__ void StorePacked(const WideParams& p, int row, int to
 // Warpgroup 0 holds gate, warpgroup 1 up, of the same 64 rows. The first finishes the tile's first
 // tokens, the second the others.
 template <int kTokens>
-__device__ __forceinline__ void StoreSwiGlu(const WideParams& p, int row, int token, int warp, int lane,
-                                            float* exchange, float (&sum)[kTokens / 2]) {
+__device__ __forceinline__ void StoreSwiGlu(const WideParams& p, int row, int token, int warp,
+                                            int lane, float* exchange, float (&sum)[kTokens / 2]) {
   constexpr int kHalf = kTokens / 4;  // sums
   constexpr int kMost = kWideExchangeSums;
   const int mine = threadIdx.x % 128, g = lane / 4, t = lane % 4;

@@ -26,9 +26,9 @@ struct WideParams {
   Matrix matrix[kMostWideMatrices];
   int matrices = 0;
   const uint8_t* x = nullptr;
-  int n = 0, atoms = 0;   // rows of x, and their atoms
-  int blocks = 0;         // of 64 columns of x
-  int row_pairs = 0;      // row tiles / 2, rounded up
+  int n = 0, atoms = 0;  // rows of x, and their atoms
+  int blocks = 0;        // of 64 columns of x
+  int row_pairs = 0;     // row tiles / 2, rounded up
   int token_tiles = 0;
   int slots = 0, slot_bytes = 0;  // of each warp's ring of weight tiles
   bool accumulate = false;

@@ -1,6 +1,6 @@
-// Barriers in shared memory that count arrivals and copied bytes, across a cluster (mbarrier), and the
-// copy that fills all its blocks. Compute capability 9.0 and up: included by nothing that is compiled for
-// an older one. Source: PTX ISA, "mbarrier", "cp.async.bulk".
+// Barriers in shared memory that count arrivals and copied bytes, across a cluster (mbarrier), and
+// the copy that fills all its blocks. Compute capability 9.0 and up: included by nothing that is
+// compiled for an older one. Source: PTX ISA, "mbarrier", "cp.async.bulk".
 #ifndef MILLRACE_KERNELS_CUDA_BLOCK_BARRIER_CUH_
 #define MILLRACE_KERNELS_CUDA_BLOCK_BARRIER_CUH_
 
@@ -14,19 +14,22 @@ __device__ __forceinline__ uint32_t SharedAddress(const void* p) {
 
 // One thread; visible to the cluster after its next barrier.
 __device__ __forceinline__ void InitBarrier(uint64_t* barrier, uint32_t arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(arrivals)
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(barrier)),
+               "r"(arrivals)
                : "memory");
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
 __device__ __forceinline__ void ArriveExpecting(uint64_t* barrier, uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
-               "r"(bytes)
-               : "memory");
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
+      "r"(bytes)
+      : "memory");
 }
 
-// On the barrier at the same place in block `rank` of the cluster. Orders what the copy engine and the
-// tensor cores do with shared memory, not ordinary writes to the cluster's memory: that would cost a fence.
+// On the barrier at the same place in block `rank` of the cluster. Orders what the copy engine and
+// the tensor cores do with shared memory, not ordinary writes to the cluster's memory: that would
+// cost a fence.
 __device__ __forceinline__ void ArriveAt(uint64_t* barrier, uint32_t rank) {
   asm volatile(
       "{ .reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; "
@@ -45,21 +48,22 @@ __device__ __forceinline__ void WaitFor(uint64_t* barrier, uint32_t parity) {
       : "memory");
 }
 
-// `bytes` from global memory to the same place in the shared memory of blocks 0 .. kBlocks - 1 of the
-// cluster, counted by each one's barrier at that place. Addresses and size are multiples of 16.
+// `bytes` from global memory to the same place in the shared memory of blocks 0 .. kBlocks - 1 of
+// the cluster, counted by each one's barrier at that place. Addresses and size are multiples of 16.
 template <int kBlocks>
 __device__ __forceinline__ void CopyToCluster(void* shared, const void* global, uint32_t bytes,
                                               uint64_t* barrier) {
   if constexpr (kBlocks == 1) {
     asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-            SharedAddress(shared)),
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+            "r"(SharedAddress(shared)),
         "l"(global), "r"(bytes), "r"(SharedAddress(barrier))
         : "memory");
   } else {
     constexpr uint16_t kMask = (1u << kBlocks) - 1;
     asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], "
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+        "[%0], [%1], "
         "%2, [%3], %4;" ::"r"(SharedAddress(shared)),
         "l"(global), "r"(bytes), "r"(SharedAddress(barrier)), "h"(kMask)
         : "memory");

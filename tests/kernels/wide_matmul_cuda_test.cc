@@ -1,12 +1,13 @@
-// The wide products on a CUDA device: some rows of x against the scalar reference, all against the decode
-// kernels.
+// The wide products on a CUDA device: some rows of x against the scalar reference, all against the
+// decode kernels.
+#include "kernels/wide_matmul_cuda.h"
+
 #include <gtest/gtest.h>
 
 #include "kernels/matmul.h"
 #include "kernels/matmul_cuda.h"
 #include "kernels/norm_cuda.h"
 #include "kernels/weight_tiles_cuda.h"
-#include "kernels/wide_matmul_cuda.h"
 #include "kernels/wide_matmul_params.h"
 #include "tests/kernels/device_testing.h"
 #include "tests/kernels/kernel_testing.h"
@@ -68,7 +69,8 @@ class WideMatmulTest : public DeviceTest {
   }
 
   DeviceArray<uint16_t> PoisonedRows(int64_t n, int64_t cols) const {
-    return Upload(std::vector<uint16_t>(static_cast<size_t>(cuda::PackedBytes(n, cols).count() / 2), 0x7e00));
+    return Upload(
+        std::vector<uint16_t>(static_cast<size_t>(cuda::PackedBytes(n, cols).count() / 2), 0x7e00));
   }
 
   // Rows of x that the scalar reference is asked about.
@@ -125,7 +127,8 @@ class WideMatmulTest : public DeviceTest {
         const float added =
             (accumulate ? before[at] : 0.0f) + (bias.empty() ? 0.0f : bias[static_cast<size_t>(r)]);
         const float product = want[static_cast<size_t>(i * w.tiles.rows + r)];
-        ASSERT_NEAR(got[at], product + added, 1e-4 * norm + 1e-5 * (std::fabs(product) + std::fabs(added)))
+        ASSERT_NEAR(got[at], product + added,
+                    1e-4 * norm + 1e-5 * (std::fabs(product) + std::fabs(added)))
             << what << " row of x " << i << " weight row " << r << " (all)";
       }
     }
@@ -146,7 +149,8 @@ class WideMatmulTest : public DeviceTest {
                                    accumulate, y.as(), ldy, stream())
                       .ok());
       const std::vector<float> got = Download(y);
-      CheckProduct(w, in, got, before, ldy, 0, biased ? bias : std::vector<float>(), accumulate, what);
+      CheckProduct(w, in, got, before, ldy, 0, biased ? bias : std::vector<float>(), accumulate,
+                   what);
       for (size_t i = 0; i < got.size(); ++i) {
         if (static_cast<int64_t>(i) % ldy < rows) continue;
         ASSERT_EQ(got[i], before[i]) << what << " past a row";
@@ -159,8 +163,10 @@ class WideMatmulTypeTest : public WideMatmulTest, public ::testing::WithParamInt
 
 TEST_P(WideMatmulTypeTest, ProductsMatchTheReference) {
   const bool k_type = Info(GetParam()).block_elements == 256;
-  const int64_t sizes[][3] = {{1, k_type ? 256 : 32, 65},     {100, k_type ? 512 : 96, 128},
-                              {272, k_type ? 2304 : 1056, 300}, {700, k_type ? 768 : 672, 515},
+  const int64_t sizes[][3] = {{1, k_type ? 256 : 32, 65},
+                              {100, k_type ? 512 : 96, 128},
+                              {272, k_type ? 2304 : 1056, 300},
+                              {700, k_type ? 768 : 672, 515},
                               {130, k_type ? 1024 : 960, 1025}};
   for (const auto& [rows, cols, n] : sizes) {
     ASSERT_NO_FATAL_FAILURE(CheckSize(GetParam(), rows, cols, n));
@@ -170,7 +176,8 @@ TEST_P(WideMatmulTypeTest, ProductsMatchTheReference) {
 TEST_P(WideMatmulTypeTest, SwiGluOfTwoProducts) {
   const int64_t sizes[][3] = {{96, 768, 65}, {352, 256, 300}, {64, 512, 1000}};
   for (const auto& [rows, cols, n] : sizes) {
-    const Weights gate = MakeWeights(GetParam(), rows, cols), up = MakeWeights(GetParam(), rows, cols);
+    const Weights gate = MakeWeights(GetParam(), rows, cols),
+                  up = MakeWeights(GetParam(), rows, cols);
     const Input in = MakeInput(n, cols);
     const auto g = Poisoned<float>(static_cast<size_t>(n * rows)), u = Poisoned<float>(g.count);
     ASSERT_TRUE(cuda::WideMatmul({{gate.tiles}}, in.packed, false, g.as(), rows, stream()).ok());
@@ -187,10 +194,12 @@ TEST_P(WideMatmulTypeTest, SwiGluOfTwoProducts) {
     }
     const auto plain = Upload(halves);
     const auto packed = PoisonedRows(n, rows);
-    ASSERT_TRUE(cuda::PackRows(plain.as<__half>(), rows, {packed.as<__half>(), n, rows}, stream()).ok());
+    ASSERT_TRUE(
+        cuda::PackRows(plain.as<__half>(), rows, {packed.as<__half>(), n, rows}, stream()).ok());
     const std::vector<uint16_t> want = Download(packed), got = Download(act);
     for (size_t i = 0; i < want.size(); ++i) {
-      const int64_t octets = (n + 7) / 8, row = static_cast<int64_t>(i) / 512 % octets * 8 + static_cast<int64_t>(i) % 512 / 64;
+      const int64_t octets = (n + 7) / 8, row = static_cast<int64_t>(i) / 512 % octets * 8 +
+                                                static_cast<int64_t>(i) % 512 / 64;
       if (row >= n) continue;
       const float expected = HalfToFloat(want[i]);
       ASSERT_NEAR(HalfToFloat(got[i]), expected, 0x1p-9 * std::fabs(expected) + 1e-3)
@@ -227,6 +236,20 @@ TEST_F(WideMatmulTest, MatricesThatShareTheirInput) {
   }
 }
 
+// Every width of a tile, over rows that none divides.
+TEST_F(WideMatmulTest, EveryWidth) {
+  constexpr int64_t kRows = 5000, kCols = 1280, kN = 700;
+  const Weights w = MakeWeights(DType::kQ6_K, kRows, kCols);
+  const Input in = MakeInput(kN, kCols);
+  for (int tokens : cuda::kWideTokens) {
+    const auto y = Poisoned<float>(static_cast<size_t>(kN * kRows));
+    ASSERT_TRUE(
+        cuda::WideMatmul({{w.tiles}}, in.packed, false, y.as(), kRows, stream(), tokens).ok());
+    ASSERT_NO_FATAL_FAILURE(
+        CheckProduct(w, in, Download(y), {}, kRows, 0, {}, false, absl::StrCat("width ", tokens)));
+  }
+}
+
 TEST_F(WideMatmulTest, NormsLeaveRowsPacked) {
   for (int64_t d : {64, 1024, 8192}) {
     constexpr int64_t kN = 77;
@@ -235,12 +258,17 @@ TEST_F(WideMatmulTest, NormsLeaveRowsPacked) {
     const auto weight = Upload(RandomFloats(static_cast<size_t>(d), rng_));
     const auto plain = Poisoned<uint16_t>(static_cast<size_t>(kN * d));
     const auto want = PoisonedRows(kN, d), got = PoisonedRows(kN, d);
-    ASSERT_TRUE(cuda::RmsNormHalf(x.as(), d, nullptr, kN, d, weight.as(), 1e-5f, plain.as<__half>(), stream()).ok());
+    ASSERT_TRUE(cuda::RmsNormHalf(x.as(), d, nullptr, kN, d, weight.as(), 1e-5f, plain.as<__half>(),
+                                  stream())
+                    .ok());
     ASSERT_TRUE(cuda::PackRows(plain.as<__half>(), d, {want.as<__half>(), kN, d}, stream()).ok());
-    ASSERT_TRUE(cuda::RmsNormPacked(x.as(), d, weight.as(), 1e-5f, {got.as<__half>(), kN, d}, stream()).ok());
+    ASSERT_TRUE(
+        cuda::RmsNormPacked(x.as(), d, weight.as(), 1e-5f, {got.as<__half>(), kN, d}, stream())
+            .ok());
     const std::vector<uint16_t> expected = Download(want), halves = Download(got);
     for (size_t i = 0; i < expected.size(); ++i) {
-      const int64_t row = static_cast<int64_t>(i) / 512 % cuda::PackedAtoms(kN) * 8 + static_cast<int64_t>(i) % 512 / 64;
+      const int64_t row = static_cast<int64_t>(i) / 512 % cuda::PackedAtoms(kN) * 8 +
+                          static_cast<int64_t>(i) % 512 / 64;
       if (row < kN) {
         ASSERT_EQ(halves[i], expected[i]) << d << " columns, place " << i;
       }

@@ -28,8 +28,8 @@ class WidePrefill {
   // Makes a group's weights readable on a stream from here on, until what is returned dies.
   using Bring = std::function<absl::StatusOr<WeightLease>(int group, cuda::StreamView stream)>;
 
-  // `room`: where rows are packed, 16-byte aligned; what does not fit at once is multiplied some rows at
-  // a time. `groups` outlives this.
+  // `room`: where rows are packed, 16-byte aligned; what does not fit at once is multiplied some
+  // rows at a time. `groups` outlives this.
   WidePrefill(__half* room, Bytes size, const std::vector<PlacedGroup>* groups, Bring bring)
       : room_(room), size_(size), groups_(groups), bring_(std::move(bring)) {}
 
