@@ -11,7 +11,7 @@
 
 namespace millrace::cuda {
 
-// Largest number of activation rows; beyond it dequantise (DequantizeTiles) and use cuBLAS.
+// Largest number of activation rows; beyond it WideMatmul, or dequantise (DequantizeTiles) and use cuBLAS.
 inline constexpr int kSmallMatmulRows = 64;
 
 // n rows of f16, ldx halves apart, 16-byte aligned.

@@ -1,4 +1,5 @@
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/packed_place.cuh"
 #include "kernels/norm_cuda.h"
 
 namespace millrace::cuda {
@@ -6,6 +7,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kHalfThreads = 512;
+constexpr int kMostVectors = 8;  // of four values a thread keeps
 
 // The sum over the block, known to all its threads. Once per kernel.
 template <int kBlock>
@@ -38,7 +40,8 @@ struct HalfNorm {
   int64_t d;
   const float* weight;
   float epsilon;
-  __half* out;  // dense
+  __half* out;  // dense, or packed where `atoms` is not 0
+  int atoms;
   DeferredNorm after;  // sums null: an ordinary norm
 };
 
@@ -62,6 +65,19 @@ __device__ __forceinline__ float ScaleOf(const HalfNorm& norm, float squares) {
 struct alignas(8) FourHalves {
   __half v[4];
 };
+
+// Columns 4i .. 4i + 3 of the block's row.
+__device__ __forceinline__ void Store(const HalfNorm& norm, int i, const FourHalves& v) {
+  if (norm.atoms == 0) {
+    reinterpret_cast<FourHalves*>(norm.out + blockIdx.x * norm.d)[i] = v;
+    return;
+  }
+  auto* out = reinterpret_cast<uint8_t*>(norm.out);
+  const int row = static_cast<int>(blockIdx.x);
+  *reinterpret_cast<__half2*>(out + PackedPlace(norm.atoms, row, 4 * i)) = __halves2half2(v.v[0], v.v[1]);
+  *reinterpret_cast<__half2*>(out + PackedPlace(norm.atoms, row, 4 * i + 2)) =
+      __halves2half2(v.v[2], v.v[3]);
+}
 
 // d is a multiple of 4 and at most 4 kHalfThreads kVectors; x and weight are 16-byte aligned,
 // out 8. The row and its weights stay in registers between the two phases.
@@ -90,13 +106,12 @@ __global__ void __launch_bounds__(kHalfThreads) RmsNormHalfKernel(HalfNorm norm)
     squares += v[j].x * v[j].x + v[j].y * v[j].y + v[j].z * v[j].z + v[j].w * v[j].w;
   }
   const float scale = ScaleOf(norm, squares);
-  FourHalves* out = reinterpret_cast<FourHalves*>(norm.out + blockIdx.x * norm.d);
 #pragma unroll
   for (int j = 0; j < kVectors; ++j) {
     const int i = static_cast<int>(threadIdx.x) + j * kHalfThreads;
     if (i >= vectors) continue;
-    out[i] = {SaturatedHalf(v[j].x * scale * w[j].x), SaturatedHalf(v[j].y * scale * w[j].y),
-              SaturatedHalf(v[j].z * scale * w[j].z), SaturatedHalf(v[j].w * scale * w[j].w)};
+    Store(norm, i, {SaturatedHalf(v[j].x * scale * w[j].x), SaturatedHalf(v[j].y * scale * w[j].y),
+                    SaturatedHalf(v[j].z * scale * w[j].z), SaturatedHalf(v[j].w * scale * w[j].w)});
   }
 }
 
@@ -122,8 +137,8 @@ HalfNormKernel HalfNormKernelFor(const HalfNorm& norm) {
   const bool wide = norm.d % 4 == 0 && norm.ldx % 4 == 0 && Aligned(norm.x, 16) &&
                     Aligned(norm.weight, 16) && Aligned(norm.out, 8);
   const int64_t vectors = (norm.d + 4 * kHalfThreads - 1) / (4 * kHalfThreads);
-  if (!wide || vectors > 8) return RmsNormHalfAnyKernel;
-  if (vectors > 4) return RmsNormHalfKernel<8>;
+  if (!wide || vectors > kMostVectors) return RmsNormHalfAnyKernel;
+  if (vectors > 4) return RmsNormHalfKernel<kMostVectors>;
   if (vectors > 2) return RmsNormHalfKernel<4>;
   return vectors == 2 ? RmsNormHalfKernel<2> : RmsNormHalfKernel<1>;
 }
@@ -144,16 +159,28 @@ absl::Status RmsNormHalf(const float* x, int64_t ldx, const int32_t* row_index, 
                          StreamView stream) {
   MILLRACE_CHECK(n >= 0 && n <= INT32_MAX && d > 0 && ldx >= d);
   if (n == 0) return absl::OkStatus();
-  const HalfNorm norm = {x, ldx, row_index, d, weight, epsilon, out, {}};
+  const HalfNorm norm = {x, ldx, row_index, d, weight, epsilon, out, 0, {}};
   return Launch(HalfNormKernelFor(norm), dim3(static_cast<unsigned>(n)), dim3(kHalfThreads), 0,
                 stream, norm);
+}
+
+bool RmsNormPacks(int64_t d) { return d % 64 == 0 && d <= kMostVectors * 4 * kHalfThreads; }
+
+absl::Status RmsNormPacked(const float* x, int64_t ldx, const float* weight, float epsilon,
+                           const PackedRows& out, StreamView stream) {
+  MILLRACE_CHECK(RmsNormPacks(out.cols) && ldx >= out.cols && ldx % 4 == 0 && out.n > 0);
+  const HalfNorm norm = {x, ldx, nullptr, out.cols, weight, epsilon, out.data,
+                         static_cast<int>(PackedAtoms(out.n)), {}};
+  const HalfNormKernel kernel = HalfNormKernelFor(norm);
+  MILLRACE_CHECK(kernel != RmsNormHalfAnyKernel);
+  return Launch(kernel, dim3(static_cast<unsigned>(out.n)), dim3(kHalfThreads), 0, stream, norm);
 }
 
 absl::Status RmsNormDeferred(const float* x, int64_t ldx, int64_t n, const float* weight,
                              const DeferredNorm& after, __half* out, StreamView stream) {
   MILLRACE_CHECK(n >= 1 && n <= kDeferredNormRows && after.d > 0 && ldx >= after.d &&
                  after.parts == 1);
-  const HalfNorm norm = {x, ldx, nullptr, after.d, weight, after.epsilon, out, after};
+  const HalfNorm norm = {x, ldx, nullptr, after.d, weight, after.epsilon, out, 0, after};
   return Launch(HalfNormKernelFor(norm), dim3(static_cast<unsigned>(n)), dim3(kHalfThreads), 0,
                 stream, norm);
 }

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "kernels/cuda/stream.h"
 #include "kernels/deferred_norm_cuda.h"
+#include "kernels/packed_rows_cuda.h"
 
 namespace millrace::cuda {
 
@@ -26,6 +27,12 @@ absl::Status RmsNorm(const float* x, int64_t n, int64_t d, const float* weight, 
 absl::Status RmsNormHalf(const float* x, int64_t ldx, const int32_t* row_index, int64_t n,
                          int64_t d, const float* weight, float epsilon, __half* out,
                          StreamView stream);
+
+// The same with the result packed, of rows that lie as they are numbered. x and weight are 16-byte
+// aligned, ldx is a multiple of 4; RmsNormPacks(out.cols).
+bool RmsNormPacks(int64_t d);
+absl::Status RmsNormPacked(const float* x, int64_t ldx, const float* weight, float epsilon,
+                           const PackedRows& out, StreamView stream);
 
 // The first of a chain of deferred norms: `out` [n, d] as halves, `after`'s sums (one part) and
 // prescale written. `parts`, `d` and `epsilon` of `after` are set by the caller: 1, d, epsilon.

@@ -26,6 +26,7 @@
 #include "worker/backend/cuda/pass_meta.h"
 #include "worker/backend/cuda/prefill_matmul.h"
 #include "worker/backend/cuda/streamed_groups.h"
+#include "worker/backend/cuda/wide_prefill.h"
 #include "worker/backend/row_output.h"
 #include "worker/sampler.h"
 
@@ -169,7 +170,11 @@ class CudaBackend : public Backend {
   absl::Status TakeHidden(const HiddenStates& hidden);
   cuda::MatmulInput InputOf(const Activations& x) const;
   cuda::DeferredNorm NormRoom(int which) const;
+  WideRows WideRowsOf(const Activations& x) const;
+  absl::Status MakePrefill();
   absl::Status Multiply(const Activations& x, WeightsId weights, bool accumulate, FloatView out);
+  absl::Status GatedMany(const Activations& x, WeightsId weights, FloatView gate_up,
+                         const Activations& out);
   cuda::RopeAppendArgs RopeArgs(FloatView qkv, const LayerSpec& layer, const float* q_norm,
                                 const float* k_norm) const;
   absl::Status Issue(absl::FunctionRef<absl::Status()> ops);
@@ -190,6 +195,8 @@ class CudaBackend : public Backend {
   std::optional<DeviceBuffer> arena_;
   std::optional<cuda::PinnedBuffer> pinned_meta_, pinned_results_, pinned_hidden_;
   std::optional<WeightPool> pool_;
+  // Products of large passes: one of the two, as the device is.
+  std::optional<WidePrefill> wide_;
   std::optional<PrefillMatmul> prefill_;
   std::vector<PlacedGroup> groups_;  // of streamed ones where they lay last
   StreamedGroups streamed_;
@@ -205,6 +212,7 @@ class CudaBackend : public Backend {
   bool small_ = false;
   int context_bucket_ = 0;
   cuda::DeferredNorm norm_;  // of the normed rows; sums null: they are whole
+  bool normed_packed_ = false, act_packed_ = false;  // as WidePrefill takes them
   bool outputs_written_ = false;  // the first outputs are in the pinned metadata already
   std::vector<bool> to_host_;
   std::map<GraphKey, std::optional<cuda::Graph>> graphs_;  // nothing: seen once, not recorded
@@ -259,6 +267,17 @@ absl::Status CudaBackend::FinishLoading() {
   if (!streamed_.empty()) {
     MILLRACE_RETURN_IF_ERROR(streamed_.Start(allocator_, options_.stream_ring, stream(), options_.stream_source));
   }
+  return MakePrefill();
+}
+
+absl::Status CudaBackend::MakePrefill() {
+  auto bring = [this](int group, cuda::StreamView reader) { return Bring(group, reader); };
+  if (cuda::HasWideMatmul(device_)) {
+    // Nothing is dequantised: both buffers, one after the other, are room for packed rows.
+    wide_.emplace(At<__half>(layout_.dequantized[0]), SizeOf(2 * layout_.dequantized_bytes), &groups_,
+                  bring);
+    return absl::OkStatus();
+  }
   MILLRACE_ASSIGN_OR_RETURN(
       auto engine,
       cuda::GemmEngine::Create(device_, At<void>(layout_.cublas), SizeOf(layout_.cublas_bytes)));
@@ -267,8 +286,7 @@ absl::Status CudaBackend::FinishLoading() {
       PrefillMatmul::Create(
           device_, std::move(engine),
           {At<__half>(layout_.dequantized[0]), At<__half>(layout_.dequantized[1])},
-          layout_.dequantized_bytes / sizeof(__half), &groups_,
-          [this](int group, cuda::StreamView reader) { return Bring(group, reader); }));
+          layout_.dequantized_bytes / sizeof(__half), &groups_, bring));
   return absl::OkStatus();
 }
 
@@ -276,7 +294,7 @@ absl::Status CudaBackend::Expect(absl::Span<const WeightsId> order, WeightsId he
   std::vector<int> groups;
   for (WeightsId id : order) groups.push_back(id.value);
   // The head's rows are few: it is multiplied as it is.
-  if (!small_) prefill_->Expect(groups);
+  if (!small_ && prefill_) prefill_->Expect(groups);
   groups.insert(groups.end(), static_cast<size_t>(heads), head.value);
   return streamed_.BeginPass(groups);
 }
@@ -284,7 +302,7 @@ absl::Status CudaBackend::Expect(absl::Span<const WeightsId> order, WeightsId he
 absl::Status CudaBackend::BeginPass(const Pass& pass, absl::Span<const AttentionSegment> segments,
                                     absl::Span<const int> positions, const HiddenStates& hidden) {
   MILLRACE_RETURN_IF_ERROR(Use());
-  MILLRACE_CHECK(prefill_.has_value());  // FinishLoading
+  MILLRACE_CHECK(wide_ || prefill_);  // FinishLoading
   // A pass without outputs was not waited for, and its metadata is about to be overwritten.
   MILLRACE_RETURN_IF_ERROR(stream().Wait(kPassTimeout));
   pass_ = &pass;
@@ -383,6 +401,11 @@ absl::Status CudaBackend::RmsNorm(FloatView hidden, const float* weight,
                                   const Activations& normed) {
   auto* out = static_cast<__half*>(normed.data);
   norm_ = {};
+  normed_packed_ = wide_ && hidden.rows > kGpuSmallBatchTokens && cuda::RmsNormPacks(hidden.cols);
+  if (normed_packed_) {
+    return cuda::RmsNormPacked(hidden.data, hidden.stride, weight, model_.norm_epsilon,
+                               {out, hidden.rows, hidden.cols}, stream());
+  }
   if (hidden.rows > cuda::kDeferredNormRows) {
     return cuda::RmsNormHalf(hidden.data, hidden.stride, nullptr, hidden.rows, hidden.cols, weight,
                              model_.norm_epsilon, out, stream());
@@ -402,8 +425,17 @@ cuda::MatmulInput CudaBackend::InputOf(const Activations& x) const {
   return in;
 }
 
+WideRows CudaBackend::WideRowsOf(const Activations& x) const {
+  const bool packed = (x.data == At<void>(layout_.normed) && normed_packed_) ||
+                      (x.data == At<void>(layout_.act) && act_packed_);
+  return {static_cast<const __half*>(x.data), x.rows, x.cols, x.stride, packed};
+}
+
 absl::Status CudaBackend::Multiply(const Activations& x, WeightsId weights, bool accumulate,
                                    FloatView out) {
+  if (x.rows > kGpuSmallBatchTokens && wide_) {
+    return wide_->Multiply(weights.value, WideRowsOf(x), accumulate, out.data, out.stride, stream());
+  }
   if (x.rows > kGpuSmallBatchTokens) {
     return prefill_->Multiply(weights.value, static_cast<const __half*>(x.data), x.rows, x.stride,
                               accumulate, out.data, out.stride, stream());
@@ -449,22 +481,31 @@ absl::Status CudaBackend::AddMatmul(const Activations& x, WeightsId weights, Flo
 
 absl::Status CudaBackend::GatedMatmul(const Activations& x, WeightsId weights, FloatView gate_up,
                                       const Activations& out) {
+  act_packed_ = false;
+  if (x.rows > kGpuSmallBatchTokens) return GatedMany(x, weights, gate_up, out);
   const PlacedGroup& group = groups_[static_cast<size_t>(weights.value)];
-  const int64_t d_ff = group.part_rows[0];
   auto* to = static_cast<__half*>(out.data);
-  if (x.rows <= kGpuSmallBatchTokens &&
-      group.runs[0].tiles.dtype == group.runs.back().tiles.dtype) {
+  if (group.runs[0].tiles.dtype == group.runs.back().tiles.dtype) {
     MILLRACE_ASSIGN_OR_RETURN(const WeightLease lease, Bring(weights.value, stream()));
-    // Gate and up one after the other in one run, or a run each.
-    WeightTiles gate = group.runs[0].tiles, up = group.runs.back().tiles;
-    gate.rows = d_ff;
-    if (group.runs.size() == 1) {
-      up.rows = group.part_rows[1];
-      up.data += TiledBytes(gate.dtype, gate.rows, gate.cols).count();
-    }
+    const auto [gate, up] = GateAndUp(group);
     return cuda::SmallMatmulSwiGlu(gate, up, InputOf(x), to, out.stride, stream());
   }
-  if (x.rows > kGpuSmallBatchTokens && d_ff % 8 == 0) {
+  MILLRACE_RETURN_IF_ERROR(Matmul(x, weights, gate_up));
+  return cuda::SwiGluHalf(gate_up.data, gate_up.stride, x.rows, group.part_rows[0], to, stream());
+}
+
+// More rows than the decode kernels take.
+absl::Status CudaBackend::GatedMany(const Activations& x, WeightsId weights, FloatView gate_up,
+                                    const Activations& out) {
+  const int64_t d_ff = groups_[static_cast<size_t>(weights.value)].part_rows[0];
+  auto* to = static_cast<__half*>(out.data);
+  if (wide_ && wide_->TakesGated(weights.value, WideRowsOf(x))) {
+    MILLRACE_RETURN_IF_ERROR(
+        wide_->GatedMultiply(weights.value, WideRowsOf(x), {to, x.rows, d_ff}, stream()));
+    act_packed_ = true;
+    return absl::OkStatus();
+  }
+  if (!wide_ && d_ff % 8 == 0) {
     auto* halves = reinterpret_cast<__half*>(gate_up.data);
     MILLRACE_RETURN_IF_ERROR(prefill_->MultiplyToHalf(weights.value,
                                                       static_cast<const __half*>(x.data), x.rows,

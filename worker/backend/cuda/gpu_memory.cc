@@ -19,6 +19,9 @@ constexpr size_t kLeastMeta = kMiB;
 // Token, position, slot, output row and copies for the host: generous. Per slot: its segment.
 constexpr size_t kMetaPerToken = 32, kMetaPerSlot = 64;
 
+// Rows may lie packed (kernels/packed_rows_cuda.h): eight at a time, 64 columns at a time.
+size_t HalfRows(size_t n, size_t cols) { return (n + 7) / 8 * 8 * ((cols + 63) / 64 * 64) * kF16; }
+
 class Bump {
  public:
   explicit Bump(size_t at) : at_(at) {}
@@ -65,7 +68,7 @@ GpuActivationLayout LayOutGpuActivations(const ModelSpec& model, int max_pass_to
   GpuActivationLayout out;
   Bump bump(0);
   out.hidden = bump.Take(n * d * kF32);
-  out.normed = bump.Take(n * d * kF16);
+  out.normed = bump.Take(HalfRows(n, d));
   out.norms = bump.Take(2 * static_cast<size_t>(cuda::kDeferredNormBytes));
   out.rope = bump.Take(n * static_cast<size_t>(model.rope.dims) * kF32);
   Bump attention(bump.end()), feed_forward(bump.end());
@@ -73,7 +76,7 @@ GpuActivationLayout LayOutGpuActivations(const ModelSpec& model, int max_pass_to
   out.q = attention.Take(n * widths.q * kF16);
   out.mixed = attention.Take(n * widths.q * kF16);
   out.gate_up = feed_forward.Take(n * 2 * widths.ff * kF32);
-  out.act = feed_forward.Take(n * widths.ff * kF16);
+  out.act = feed_forward.Take(HalfRows(n, widths.ff));
   bump = Bump(std::max(attention.end(), feed_forward.end()));
   if (max_pass_tokens > kGpuSmallBatchTokens) {
     out.dequantized_bytes = std::min(widths.fused_matrix * kF16, kMostDequantized);

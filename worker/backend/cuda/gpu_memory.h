@@ -10,8 +10,8 @@
 
 namespace millrace {
 
-// Passes of up to this many tokens multiply with the quantised weights as they are; larger ones
-// dequantise to f16 first.
+// Passes of up to this many tokens take the decode kernels; larger ones multiply by other means
+// (prefill_matmul.h, wide_prefill.h).
 inline constexpr int kGpuSmallBatchTokens = 64;
 
 // Rows of logits held at a time on a GPU.
@@ -21,16 +21,16 @@ inline constexpr int kMaxGpuHeadRows = 64;
 // half and a feed-forward half never run at once: qkv, q, mixed share their bytes with gate_up, act.
 struct GpuActivationLayout {
   size_t hidden = 0;   // [n, d_model] f32: the residual stream
-  size_t normed = 0;   // [n, d_model] f16
+  size_t normed = 0;   // [n, d_model] f16, dense or packed (kernels/packed_rows_cuda.h)
   size_t norms = 0;    // two deferred norms (kernels/deferred_norm_cuda.h)
   size_t rope = 0;     // [n, dims / 2, 2] f32
   size_t qkv = 0;      // [n, (heads + 2 kv_heads) * head_dim] f32
   size_t q = 0;        // [n, heads * head_dim] f16
   size_t mixed = 0;    // [n, heads * head_dim] f16: attention's output
   size_t gate_up = 0;  // [n, 2 d_ff] f32
-  size_t act = 0;      // [n, d_ff] f16
-  // Two buffers, each for the largest fused matrix as f16 or 256 MiB of it; none where n <=
-  // kGpuSmallBatchTokens. The head is not among them: its at most kMaxGpuHeadRows rows never
+  size_t act = 0;      // [n, d_ff] f16, as normed
+  // Two buffers, one after the other, each for the largest fused matrix as f16 or 256 MiB of it; none
+  // where n <= kGpuSmallBatchTokens. On GPUs that dequantise nothing both are room for packed rows. The head is not among them: its at most kMaxGpuHeadRows rows never
   // dequantise.
   size_t dequantized[2] = {0, 0};
   size_t dequantized_bytes = 0;  // of each

@@ -43,6 +43,16 @@ float TileMultiplier(absl::Span<const HostTensor> matrices) {
   return exponent == 0 ? 1.0f : std::ldexp(1.0f, std::min(exponent, 254) - 127 - 14);
 }
 
+std::pair<WeightTiles, WeightTiles> GateAndUp(const PlacedGroup& group) {
+  WeightTiles gate = group.runs[0].tiles, up = group.runs.back().tiles;
+  gate.rows = group.part_rows[0];
+  if (group.runs.size() == 1) {
+    up.rows = group.part_rows[1];
+    up.data += TiledBytes(gate.dtype, gate.rows, gate.cols).count();
+  }
+  return {gate, up};
+}
+
 GroupLayout LayOutGroup(absl::Span<const HostTensor> matrices) {
   GroupLayout layout;
   for (size_t first = 0; first < matrices.size();) {

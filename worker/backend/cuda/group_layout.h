@@ -4,6 +4,7 @@
 #define MILLRACE_WORKER_BACKEND_CUDA_GROUP_LAYOUT_H_
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -25,6 +26,9 @@ struct PlacedGroup {
   int64_t rows = 0, cols = 0;      // of all matrices together
   std::vector<int64_t> part_rows;  // of each matrix
 };
+
+// The two matrices of a placed group of gate and up, which are one run or a run each.
+std::pair<WeightTiles, WeightTiles> GateAndUp(const PlacedGroup& group);
 
 // One matrix of a group; parts are in the matrices' order.
 struct GroupPart {

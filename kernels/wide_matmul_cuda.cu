@@ -1,0 +1,149 @@
+#include "absl/status/statusor.h"
+#include "kernels/cuda/status.h"
+#include "kernels/wide_matmul_cuda.h"
+#include "kernels/wide_matmul_params.h"
+#include "proto/device_layout.h"
+#include "proto/status_macros.h"
+
+namespace millrace::cuda {
+
+#ifdef MILLRACE_HAVE_WGMMA
+absl::Status WideMatmul128(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
+absl::Status WideMatmul176(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
+absl::Status WideMatmul256(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
+#endif
+
+namespace {
+
+constexpr int kRowTile = 128;  // weight rows of a block
+
+// Adds a matrix whose row tiles have `tile_rows` rows.
+void Add(const WideMatrix& from, int tile_rows, WideParams& p, int64_t& column, int& row_tiles) {
+  const WeightTiles& w = from.tiles;
+  WideParams::Matrix& m = p.matrix[p.matrices++];
+  m.tiles = w.data;
+  m.tile_bytes = static_cast<int>(TiledBytes(w.dtype, kTileRows, TileCols(w.dtype)).count());
+  m.tiles_per_strip = static_cast<int>((w.cols + TileCols(w.dtype) - 1) / TileCols(w.dtype));
+  m.strip_bytes = int64_t{m.tile_bytes} * m.tiles_per_strip;
+  m.strips = static_cast<int>((w.rows + kTileRows - 1) / kTileRows);
+  m.rows = static_cast<int>(w.rows);
+  m.first_row_tile = row_tiles;
+  m.dtype = w.dtype;
+  m.multiplier = w.multiplier;
+  m.bias = from.bias;
+  m.column = column;
+  column += w.rows;
+  row_tiles += static_cast<int>((w.rows + tile_rows - 1) / tile_rows);
+  if (m.tile_bytes > p.slot_bytes) p.slot_bytes = m.tile_bytes;
+}
+
+void SetInput(const PackedRows& x, WideParams& p) {
+  p.x = reinterpret_cast<const uint8_t*>(x.data);
+  p.n = static_cast<int>(x.n);
+  p.atoms = static_cast<int>(PackedAtoms(x.n));
+  p.blocks = static_cast<int>((x.cols + 63) / 64);
+}
+
+absl::StatusOr<int> Clusters() {
+  int device = 0, multiprocessors = 0;
+  MILLRACE_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
+  MILLRACE_CUDA_RETURN_IF_ERROR(
+      cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  return multiprocessors / 2;
+}
+
+bool IsKType(DType dtype) { return TileCols(dtype) == 256; }
+
+}  // namespace
+
+bool HasWideMatmul(int device) {
+#ifdef MILLRACE_HAVE_WGMMA
+  int major = 0, minor = 0;
+  return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess &&
+         major == 9 && minor == 0;
+#else
+  return false;
+#endif
+}
+
+int BestWideTokens(int row_pairs, int64_t n, int clusters) {
+  int best = 0;
+  int64_t least = 0;
+  for (int tokens : kWideTokens) {
+    const int64_t units = row_pairs * ((n + tokens - 1) / tokens);
+    // Of one round, in columns of a product: what begins and ends a tile takes about as long as 12.
+    const int64_t cost = (units + clusters - 1) / clusters * (tokens + 12);
+    if (best == 0 || cost < least) {
+      best = tokens;
+      least = cost;
+    }
+  }
+  return best;
+}
+
+absl::Status LaunchWideMatmul(WideParams p, int tokens, bool swiglu, StreamView stream) {
+  p.token_tiles = (p.n + tokens - 1) / tokens;
+#ifdef MILLRACE_HAVE_WGMMA
+  const bool k_types = IsKType(p.matrix[0].dtype);
+  switch (tokens) {
+    case 128:
+      return WideMatmul128(p, k_types, swiglu, stream);
+    case 176:
+      return WideMatmul176(p, k_types, swiglu, stream);
+    case 256:
+      return WideMatmul256(p, k_types, swiglu, stream);
+  }
+#endif
+  return absl::UnimplementedError("WideMatmul: not in this build");
+}
+
+absl::Status WideMatmul(absl::Span<const WideMatrix> matrices, const PackedRows& x, bool accumulate,
+                        float* y, int64_t ldy, StreamView stream, int tokens) {
+  MILLRACE_CHECK(!matrices.empty() && matrices.size() <= size_t{kMostWideMatrices} && x.n > 0);
+  MILLRACE_ASSIGN_OR_RETURN(const int clusters, Clusters());
+  for (bool k_types : {true, false}) {
+    WideParams p;
+    SetInput(x, p);
+    p.accumulate = accumulate;
+    p.y = y;
+    p.ldy = ldy;
+    int64_t column = 0;
+    int row_tiles = 0;
+    for (const WideMatrix& matrix : matrices) {
+      MILLRACE_CHECK(matrix.tiles.cols == x.cols);
+      if (IsKType(matrix.tiles.dtype) == k_types) {
+        Add(matrix, kRowTile, p, column, row_tiles);
+      } else {
+        column += matrix.tiles.rows;
+      }
+    }
+    if (p.matrices == 0) continue;
+    p.row_pairs = (row_tiles + 1) / 2;
+    const int width = tokens > 0 ? tokens : BestWideTokens(p.row_pairs, x.n, clusters);
+    MILLRACE_RETURN_IF_ERROR(LaunchWideMatmul(p, width, false, stream));
+  }
+  return absl::OkStatus();
+}
+
+bool WideSwiGluTakes(DType gate, DType up) { return IsKType(gate) == IsKType(up); }
+
+absl::Status WideMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
+                              const PackedRows& out, StreamView stream, int tokens) {
+  MILLRACE_CHECK(WideSwiGluTakes(gate.dtype, up.dtype) && gate.rows == up.rows);
+  MILLRACE_CHECK(gate.cols == x.cols && up.cols == x.cols && out.cols == gate.rows && out.n == x.n);
+  MILLRACE_ASSIGN_OR_RETURN(const int clusters, Clusters());
+  WideParams p;
+  SetInput(x, p);
+  p.out = reinterpret_cast<uint8_t*>(out.data);
+  int64_t column = 0;
+  int row_tiles = 0;
+  Add({gate}, kRowTile / 2, p, column, row_tiles);
+  int same = 0;  // up's row tiles are gate's
+  Add({up}, kRowTile / 2, p, column, same);
+  p.row_pairs = (row_tiles + 1) / 2;
+  const int width = tokens > 0 ? tokens : BestWideTokens(p.row_pairs, x.n, clusters);
+  return LaunchWideMatmul(p, width, true, stream);
+}
+
+}  // namespace millrace::cuda
