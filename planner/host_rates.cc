@@ -42,6 +42,11 @@ double CpuProductSeconds(const HostSpec& host, double bytes, double elements, in
   return one * bytes + more * elements * Q4KBytesPerElement();
 }
 
+double FluidDiskBytes(const HostSpec& host, const HostRates& rates, double bytes) {
+  const double disk = host.disk_bandwidth.bytes_per_second();
+  return bytes * std::max(1.0, rates.copy_alone / std::max(1e6, disk));
+}
+
 HostRates RatesBeside(const HostSpec& host, const DeviceSpec& device) {
   Bandwidth dram = host.dram_bandwidth;
   if (!host.cpu_rates.empty()) dram = std::max(dram, host.cpu_rates.front().weights);

@@ -30,6 +30,9 @@ double CpuProductSeconds(const HostSpec& host, double bytes, double elements, in
 // measured to read.
 HostRates RatesBeside(const HostSpec& host, const DeviceSpec& device);
 
+// As many bytes from memory as take the link as long as `bytes` from disk do.
+double FluidDiskBytes(const HostSpec& host, const HostRates& rates, double bytes);
+
 // Sustained flops of one CPU thread where no one has measured: half of what 256-bit f32 units do.
 inline constexpr double kDefaultFlopsPerThread = 50e9;
 

@@ -84,14 +84,16 @@ Bytes MemoryBudget::HopBuffers() const {
 
 Bytes MemoryBudget::HostActivations(int first, int end, const StageOffload& offload) const {
   int most = 0;
-  bool hops = false;
+  bool hops = false, disk = false;
   for (int b = first; b < end; ++b) {
     const size_t i = static_cast<size_t>(b - first);
     if (!offload.host_home[i]) continue;
+    disk |= offload.OnDisk(i);
     most = std::max(most, offload.route_max_tokens[i]);
     hops |= blocks_[b].kind == BlockKind::kEmbedding || offload.route_max_tokens[i] > 0;
   }
-  return (hops ? HopBuffers() : Bytes(0)) + problem_.host_route_bytes(most);
+  return (hops ? HopBuffers() : Bytes(0)) + (disk ? kDiskStaging : Bytes(0)) +
+         problem_.host_route_bytes(most);
 }
 
 StageNeeds MemoryBudget::Needs(const DeviceSpec& device, int first, int end,
@@ -104,7 +106,7 @@ StageNeeds MemoryBudget::Needs(const DeviceSpec& device, int first, int end,
     const size_t i = static_cast<size_t>(b - first);
     const bool host = offloads && offload.host_home[i];
     const Bytes weights = BlockWeights(device.kind, b, first, offload.host_home);
-    (host ? needs.host_weights : needs.weights) += weights;
+    if (!offload.OnDisk(i)) (host ? needs.host_weights : needs.weights) += weights;
     needs.kv += kv_[b];
     if (!host) continue;
     needs.weights += gpu_vectors_[b];

@@ -18,18 +18,21 @@ struct StageNeeds {
   Bytes overhead;
   Bytes stream_ring;       // ring and raw staging
   Bytes host_weights;      // host-homed blocks of a GPU stage
-  Bytes host_activations;  // pinned buffers for hops, and the CPU's for what it computes
+  // Pinned buffers for hops and for reading from disk, and the CPU's for what it computes.
+  Bytes host_activations;
 
   Bytes device_total() const { return weights + kv + activations + overhead + stream_ring; }
   Bytes host_total() const { return host_weights + host_activations; }
 };
 
-// Homes and routes of the blocks of a GPU stage, by block of the run; both empty: all on the
-// device.
+// Homes and routes of the blocks of a GPU stage, by block of the run; all empty: all on the device.
 struct StageOffload {
-  std::vector<bool> host_home;
+  std::vector<bool> host_home;        // not on the device
   std::vector<int> route_max_tokens;  // 0 where not host-homed
   Bytes ring;                         // Stage::stream_ring
+  std::vector<bool> on_disk;          // of the host-homed, those whose weights stay on disk
+
+  bool OnDisk(size_t i) const { return i < on_disk.size() && on_disk[i]; }
 };
 
 // The larger of what streams: see proto/stream_layout.h.

@@ -73,6 +73,7 @@ class Simulation {
       if (ring_.Take(next.ring.count())) {
         copying_ = true;
         copy_left_ = static_cast<double>(next.copied.count());
+        copy_limit_ = next.copy_limit > 0 ? next.copy_limit : kNever;
       }
     }
     if (running_) return;
@@ -95,7 +96,8 @@ class Simulation {
     const bool on_cpu = running_ && fixed_left_ <= 0 && cpu_left_ > 0;
     const bool fixed = running_ && !on_cpu;
     const double cpu_seconds = on_cpu ? CpuSeconds() : 0;
-    const double copy_rate = on_cpu ? rates_.copy_shared : rates_.copy_alone;
+    const double copy_rate =
+        std::min(copy_limit_, on_cpu ? rates_.copy_shared : rates_.copy_alone);
     const double to_step = fixed ? fixed_left_ : on_cpu ? cpu_left_ * cpu_seconds : kNever;
     const double to_copy = copying_ ? copy_left_ / copy_rate : kNever;
     const double dt = std::min(to_step, to_copy);
@@ -144,6 +146,7 @@ class Simulation {
   // The copies: groups counted from the first pass on.
   bool copying_ = false;
   double copy_left_ = 0;  // bytes
+  double copy_limit_ = kNever;
   size_t next_copy_ = 0, arrived_ = 0, used_ = 0;
 };
 

@@ -39,6 +39,8 @@ struct PassStep {
   // Must have crossed the link before the step begins; zero: resident. A group of stream_layout.h.
   Bytes copied;
   Bytes ring;  // taken from the beginning of the copy to the end of the step
+  // Bytes per second that its copy reaches at most, since it comes from a disk; 0: as the link gives.
+  double copy_limit = 0;
 };
 
 struct PassTimes {

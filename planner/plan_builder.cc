@@ -45,11 +45,12 @@ StageOffload OffloadOf(const PlacementProblem& problem, const MemoryBudget& memo
   StageOffload offload;
   offload.host_home = table.HostHomes(choice);
   if (offload.host_home.empty()) return offload;
+  offload.on_disk = table.OnDisk(choice);
   offload.ring = table.Option(choice.device, choice.first, choice.end).ring;
   const StageView view = {
       problem,      memory,    cost, table.Host(choice.device), table.Device(choice.device),
       choice.first, choice.end};
-  offload.route_max_tokens = ChooseRoutes(view, offload.host_home, offload.ring);
+  offload.route_max_tokens = ChooseRoutes(view, offload);
   if (!AnyStreams(problem, memory, choice, offload)) offload.ring = Bytes(0);
   return offload;
 }
@@ -64,6 +65,7 @@ void AddBlocks(const PlacementProblem& problem, const MemoryBudget& memory, Devi
     p.name = BlockName(memory.blocks()[b]);
     p.stage = static_cast<int>(plan.stages.size()) - 1;
     p.home = kind == DeviceKind::kCpu || beside ? Home::kHost : Home::kDevice;
+    if (offload.OnDisk(i)) p.home = Home::kDisk;
     p.host_route_max_tokens = beside ? offload.route_max_tokens[i] : 0;
     p.weights = memory.BlockWeights(kind, b, choice.first, offload.host_home);
     // The embedding table stays as in the file.

@@ -109,6 +109,7 @@ struct StageSums {
   int64_t raw_group = 0, tiled_group = 0;  // the largest that ever streams
   int host_rows = 0;                       // largest pass that the CPU computes for a GPU
   bool hops = false;                       // hidden states cross between host and GPU
+  bool disk = false;                       // some weights are read from disk
 };
 
 StageSums SumStage(const PlacementProblem& problem, const PlacementPlan& plan, const Stage& s) {
@@ -121,7 +122,8 @@ StageSums SumStage(const PlacementProblem& problem, const PlacementPlan& plan, c
       sums.weights += bytes.home;
       continue;
     }
-    sums.host += bytes.home;
+    sums.disk = sums.disk || p.home == Home::kDisk;
+    if (p.home == Home::kHost) sums.host += bytes.home;
     sums.weights += bytes.vectors;
     sums.host_rows = std::max(sums.host_rows, p.host_route_max_tokens);
     sums.hops = sums.hops || b == 0 || p.host_route_max_tokens > 0;
@@ -137,6 +139,8 @@ StageSums SumStage(const PlacementProblem& problem, const PlacementPlan& plan, c
 int64_t HostBytes(const PlacementProblem& problem, const StageSums& sums) {
   int64_t bytes = sums.host;
   if (sums.hops) bytes += int64_t{8} * problem.max_pass_tokens * problem.model.d_model;
+  // Eight buffers for reads of 16 MiB, a page more at both ends.
+  if (sums.disk) bytes += int64_t{8} * ((16 << 20) + 2 * 4096);
   if (sums.host_rows > kMaxHostRouteTokens) {
     bytes += problem.activations.body.count();
   } else if (sums.host_rows > 0) {

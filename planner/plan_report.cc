@@ -72,7 +72,7 @@ std::string RenderRoutes(const PlacementPlan& plan, const Stage& s) {
       bytes += b.weights;
     }
   };
-  Count resident, streamed, cpu;
+  Count resident, streamed, cpu, disk;
   bool embed = false;
   std::map<int, int> thresholds;  // blocks by host_route_max_tokens
   for (int b = s.first_block; b < s.end_block; ++b) {
@@ -81,12 +81,14 @@ std::string RenderRoutes(const PlacementPlan& plan, const Stage& s) {
       resident.Add(p);
     } else if (b == 0) {
       embed = true;
+    } else if (p.home == Home::kDisk) {
+      disk.Add(p);
     } else {
       (p.host_route_max_tokens > 0 ? cpu : streamed).Add(p);
       ++thresholds[p.host_route_max_tokens];
     }
   }
-  if (!embed && streamed.blocks + cpu.blocks == 0) return "";
+  if (!embed && streamed.blocks + cpu.blocks + disk.blocks == 0) return "";
   std::string out = absl::StrFormat(
       "\nblocks of %s/%s: %d resident (%s)", s.worker.value(), s.device.value(), resident.blocks,
       FormatBytes(resident.bytes));
@@ -95,6 +97,10 @@ std::string RenderRoutes(const PlacementPlan& plan, const Stage& s) {
   }
   if (cpu.blocks > 0) {
     absl::StrAppendFormat(&out, ", %d by the CPU (%s)", cpu.blocks, FormatBytes(cpu.bytes));
+  }
+  if (disk.blocks > 0) {
+    absl::StrAppendFormat(&out, ", %d read from disk for every pass (%s)", disk.blocks,
+                          FormatBytes(disk.bytes));
   }
   if (embed) absl::StrAppend(&out, ", embedding looked up in RAM");
   if (s.stream_ring > Bytes(0)) absl::StrAppend(&out, "; ring ", FormatBytes(s.stream_ring));

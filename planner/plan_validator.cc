@@ -88,11 +88,28 @@ absl::Status CheckPins(const PlacementProblem& problem, const PlacementPlan& pla
                       " against pin ", pin.pattern, "=", pin.target);
       }
     }
-    const std::string home = p.home == Home::kHost ? "host" : "device";
+    const std::string home = p.home == Home::kHost   ? "host"
+                             : p.home == Home::kDisk ? "disk"
+                                                     : "device";
     if (!home_wanted.empty() && home != home_wanted) {
       return Broken("block ", p.name, " is homed on the ", home, " against a pin to the ",
                     home_wanted);
     }
+  }
+  return absl::OkStatus();
+}
+
+// On disk is what streams from there: no table, nor what shares its bytes; on hosts whose disk was measured.
+absl::Status CheckDisk(const PlacementProblem& problem, const PlacementPlan& plan,
+                       const BlockPlacement& p) {
+  if (p.home != Home::kDisk) return absl::OkStatus();
+  const HostSpec* host = FindHost(problem, plan.stages[p.stage].worker);
+  if (!(host->disk_bandwidth > Bandwidth())) {
+    return Broken("block ", p.name, " is on a disk whose speed is not known");
+  }
+  const bool last = p.block + 1 == static_cast<int>(plan.blocks.size());
+  if (p.block == 0 || (last && problem.model.tied_output)) {
+    return Broken("block ", p.name, " is homed on disk, its table is looked up in memory");
   }
   return absl::OkStatus();
 }
@@ -142,6 +159,7 @@ absl::Status ValidatePlan(const PlacementProblem& problem, const PlacementPlan& 
     if (plan.stages[p.stage].device_kind == DeviceKind::kCpu && p.home != Home::kHost) {
       return Broken("block ", p.name, " of a CPU stage is not homed on the host");
     }
+    MILLRACE_RETURN_IF_ERROR(CheckDisk(problem, plan, p));
     MILLRACE_RETURN_IF_ERROR(CheckRoute(problem, plan, p));
   }
   MILLRACE_RETURN_IF_ERROR(CheckPins(problem, plan));

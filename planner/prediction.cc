@@ -14,7 +14,7 @@ namespace {
 constexpr double kSaturated = 0.9;
 
 // What one stage waits for, by the busiest of its resources.
-std::string StageLimit(const Stage& stage, bool offloads, const SteadyPass& pass) {
+std::string StageLimit(const Stage& stage, bool offloads, bool disk, const SteadyPass& pass) {
   const std::string where = absl::StrCat(stage.worker.value(), "/", stage.device.value());
   if (stage.device_kind == DeviceKind::kCpu) return absl::StrCat("DRAM bandwidth of ", where);
   if (!offloads) return absl::StrCat("HBM bandwidth of ", where);
@@ -22,10 +22,10 @@ std::string StageLimit(const Stage& stage, bool offloads, const SteadyPass& pass
       absl::StrFormat("copies %.0f%% busy, CPU %.0f%%, GPU %.0f%%", 100 * pass.copy_share,
                       100 * pass.cpu_share, 100 * pass.gpu_share);
   std::string what = "HBM bandwidth of ";
-  if (pass.copy_share >= kSaturated && pass.cpu_share >= 0.5) {
+  if (!disk && pass.copy_share >= kSaturated && pass.cpu_share >= 0.5) {
     what = "the link and the host's DRAM together on ";
   } else if (pass.copy_share >= std::max(pass.cpu_share, pass.gpu_share)) {
-    what = "the link to ";
+    what = disk ? "the disk beside " : "the link to ";
   } else if (pass.cpu_share >= pass.gpu_share) {
     what = "CPU and DRAM beside ";
   }
@@ -60,7 +60,8 @@ Predictor::Predictor(const PlacementProblem& problem, const MemoryBudget& memory
     info.offload.ring = s.stream_ring;
     if (s.device_kind == DeviceKind::kGpu) {
       for (int b = s.first_block; b < s.end_block; ++b) {
-        info.offload.host_home.push_back(plan.blocks[b].home == Home::kHost);
+        info.offload.host_home.push_back(plan.blocks[b].home != Home::kDevice);
+        info.offload.on_disk.push_back(plan.blocks[b].home == Home::kDisk);
         info.offload.route_max_tokens.push_back(plan.blocks[b].host_route_max_tokens);
       }
     }
@@ -131,10 +132,13 @@ void Predict(const PlacementProblem& problem, const MemoryBudget& memory, Placem
     if (pass.seconds <= worst) continue;
     worst = pass.seconds;
     const Stage& s = plan.stages[i];
-    const bool offloads =
-        std::any_of(plan.blocks.begin() + s.first_block, plan.blocks.begin() + s.end_block,
-                    [](const BlockPlacement& b) { return b.home == Home::kHost; });
-    plan.binding_constraint = StageLimit(s, offloads, pass);
+    const auto any = [&](auto homed) {
+      return std::any_of(plan.blocks.begin() + s.first_block, plan.blocks.begin() + s.end_block,
+                         homed);
+    };
+    plan.binding_constraint =
+        StageLimit(s, any([](const BlockPlacement& b) { return b.home != Home::kDevice; }),
+                   any([](const BlockPlacement& b) { return b.home == Home::kDisk; }), pass);
   }
   if (hops > worst) {
     plan.binding_constraint = "the links between stages";

@@ -8,16 +8,21 @@
 namespace millrace {
 namespace {
 
-FluidPass FluidOf(const StageView& stage, const std::vector<bool>& host_home,
+FluidPass FluidOf(const StageView& stage, const StageOffload& offload,
                   const std::vector<size_t>& choosable, PassShape pass) {
   FluidPass fluid;
+  const HostRates rates = stage.rates();
   for (int b = stage.first; b < stage.end; ++b) {
     const Block& block = stage.memory.blocks()[b];
     fluid.device_seconds += stage.cost.DeviceSeconds(stage.host, stage.device, b, pass);
-    const bool streams = host_home[static_cast<size_t>(b - stage.first)] &&
-                         block.kind != BlockKind::kEmbedding &&
-                         block.kind != BlockKind::kFeedForward;
-    if (streams) fluid.streamed_bytes += static_cast<double>(block.weights.count());
+    const size_t i = static_cast<size_t>(b - stage.first);
+    const auto bytes = static_cast<double>(block.weights.count());
+    if (offload.OnDisk(i)) {
+      fluid.streamed_bytes += FluidDiskBytes(stage.host, rates, bytes);
+    } else if (offload.host_home[i] && block.kind != BlockKind::kEmbedding &&
+               block.kind != BlockKind::kFeedForward) {
+      fluid.streamed_bytes += bytes;
+    }
   }
   for (size_t i : choosable) {
     const int b = stage.first + static_cast<int>(i);
@@ -32,12 +37,12 @@ FluidPass FluidOf(const StageView& stage, const std::vector<bool>& host_home,
 // The set of streamed blocks at growing pass sizes.
 class Chooser {
  public:
-  Chooser(const StageView& stage, const std::vector<bool>& host_home, Bytes ring)
-      : stage_(stage), offload_{host_home, std::vector<int>(host_home.size(), 0), ring} {
+  Chooser(const StageView& stage, const StageOffload& offload) : stage_(stage), offload_(offload) {
+    offload_.route_max_tokens.assign(offload.host_home.size(), 0);
     for (int b = stage.first; b < stage.end; ++b) {
       const size_t i = static_cast<size_t>(b - stage.first);
-      const bool choosable =
-          host_home[i] && stage.memory.blocks()[b].kind == BlockKind::kFeedForward;
+      const bool choosable = offload.host_home[i] && !offload.OnDisk(i) &&
+                             stage.memory.blocks()[b].kind == BlockKind::kFeedForward;
       if (choosable) choosable_.push_back(i);
     }
     on_cpu_ = choosable_;
@@ -77,7 +82,7 @@ class Chooser {
   PassShape ShapeOf(int n) const { return {n, n > stage_.problem.slots}; }
 
   int BestMore(int n) const {
-    const FluidPass fluid = FluidOf(stage_, offload_.host_home, choosable_, ShapeOf(n));
+    const FluidPass fluid = FluidOf(stage_, offload_, choosable_, ShapeOf(n));
     const double share = BestHostSplit(fluid, stage_.rates(), stage_.problem.routes).stream_share;
     const int all = static_cast<int>(choosable_.size()), left = static_cast<int>(on_cpu_.size());
     const int near = static_cast<int>(share * all + 0.5) - (all - left);
@@ -119,9 +124,8 @@ std::vector<bool> SpreadEvenly(int count, int chosen) {
   return out;
 }
 
-std::vector<int> ChooseRoutes(const StageView& stage, const std::vector<bool>& host_home,
-                              Bytes ring) {
-  return Chooser(stage, host_home, ring).Run();
+std::vector<int> ChooseRoutes(const StageView& stage, const StageOffload& offload) {
+  return Chooser(stage, offload).Run();
 }
 
 }  // namespace millrace

@@ -18,8 +18,8 @@ std::vector<bool> SpreadEvenly(int count, int chosen);
 // optimum of host_split.h and a coarse grid of others; it never falls from one size to the next,
 // and each size adds blocks to those that stream already, spread evenly among those left. A block's
 // threshold is the largest size at which the CPU still computes it.
-std::vector<int> ChooseRoutes(const StageView& stage, const std::vector<bool>& host_home,
-                              Bytes ring);
+// `offload`: homes and ring; its routes are not read. What is on disk always streams.
+std::vector<int> ChooseRoutes(const StageView& stage, const StageOffload& offload);
 
 }  // namespace millrace
 

@@ -113,13 +113,35 @@ Bytes SpillOrder::HostBytes(const Sums& sums) const {
 
 Bytes SpillOrder::RingRoom(const DeviceSpec& device, const Sums& sums,
                            const SpillRoom& room) const {
-  if (sums.any_host && HostBytes(sums) > room.host) return Bytes(-1);
   Bytes left = room.device - device.overhead;
   for (Bytes purpose :
        {sums.weights, sums.kv, memory_.Activations(DeviceKind::kGpu, sums.first, sums.end)}) {
     left -= RoundUp(purpose, kDeviceGrain);
   }
   return left;
+}
+
+bool SpillOrder::MayStayOnDisk(int block) const {
+  const BlockKind kind = memory_.blocks()[block].kind;
+  return kind != BlockKind::kEmbedding &&
+         (kind != BlockKind::kHead || memory_.TiedBytes() == Bytes(0));
+}
+
+int SpillOrder::LeastOnDisk(const Sums& sums, const SpillRun& run, int spilled,
+                            const SpillRoom& room) const {
+  if (!sums.any_host) return 0;
+  Bytes left = room.host - HostBytes(sums);
+  if (left >= Bytes(0)) return 0;
+  if (!room.disk) return -1;
+  left -= kDiskStaging;
+  int on_disk = 0;
+  for (int i = spilled - 1; i >= 0 && left < Bytes(0); --i) {
+    const int block = run.order[static_cast<size_t>(i)];
+    if (!MayStayOnDisk(block)) continue;
+    left += memory_.blocks()[block].weights;
+    ++on_disk;
+  }
+  return left < Bytes(0) ? -1 : on_disk;
 }
 
 SpillResults SpillOrder::Fit(const DeviceSpec& device, const SpillRun& run,
@@ -132,11 +154,28 @@ SpillResults SpillOrder::Fit(const DeviceSpec& device, const SpillRun& run,
       if (results[depth].fits) continue;
       const Bytes ring = RingBytes(sums.streamed, depth);
       if (RoundUp(ring + StreamStaging(sums.streamed.raw_group), kDeviceGrain) > left) break;
-      results[depth] = {true, spilled, sums.any_host, ring};
+      const int on_disk = LeastOnDisk(sums, run, spilled, room);
+      if (on_disk < 0) return results;  // with more blocks there even less
+      results[depth] = {true, spilled, sums.any_host, ring, on_disk};
     }
     if (results[kFullRing].fits || spilled == static_cast<int>(run.order.size())) return results;
     Move(sums, run.order[static_cast<size_t>(spilled)]);
   }
+}
+
+std::vector<bool> SpillOrder::OnDisk(int first, int end, int spilled, int on_disk) const {
+  if (on_disk == 0) return {};
+  std::vector<int> gone;
+  for (size_t i = 0; i < order_.size() && static_cast<int>(gone.size()) < spilled; ++i) {
+    if (order_[i] >= first && order_[i] < end) gone.push_back(order_[i]);
+  }
+  std::vector<bool> disk(static_cast<size_t>(end - first), false);
+  for (size_t i = gone.size(); i-- > 0 && on_disk > 0;) {
+    if (!MayStayOnDisk(gone[i])) continue;
+    disk[static_cast<size_t>(gone[i] - first)] = true;
+    --on_disk;
+  }
+  return disk;
 }
 
 std::vector<bool> SpillOrder::Homes(int first, int end, int spilled) const {

@@ -27,8 +27,9 @@ inline constexpr double kRingStall[] = {0, 0.3, 0.08, 0.05, 0};  // by depth
 
 // Room for one stage.
 struct SpillRoom {
-  Bytes device;  // the device's budget
-  Bytes host;    // host memory beside it
+  Bytes device;       // the device's budget
+  Bytes host;         // host memory beside it
+  bool disk = false;  // what that does not hold may stay on disk
 };
 
 // The fewest blocks in host memory with which the rest of a stage fits.
@@ -37,6 +38,7 @@ struct SpillResult {
   int spilled = 0;  // blocks taken of the order, pinned ones not counted
   bool any_host = false;
   Bytes ring;
+  int on_disk = 0;  // of the spilled blocks, the fewest that have to stay on disk
 };
 using SpillResults = std::array<SpillResult, kFullRing + 1>;  // by ring depth; 0 is unused
 
@@ -58,6 +60,9 @@ class SpillOrder {
   // By block of the run: pinned to the host, or among the first `spilled` of the order. Empty when
   // none is.
   std::vector<bool> Homes(int first, int end, int spilled) const;
+  // By block of the run: the `on_disk` of those that went last, of which that may be said. Empty when
+  // none is.
+  std::vector<bool> OnDisk(int first, int end, int spilled, int on_disk) const;
 
  private:
   // Bytes while blocks move.
@@ -67,6 +72,11 @@ class SpillOrder {
   // Device memory for the ring and its staging; negative where the rest alone is too much.
   Bytes RingRoom(const DeviceSpec& device, const Sums& sums, const SpillRoom& room) const;
   Bytes HostBytes(const Sums& sums) const;
+  // A table is looked up in memory, and what shares it has it there.
+  bool MayStayOnDisk(int block) const;
+  // The fewest of the first `spilled` blocks of the run that have to stay on disk for the others to fit
+  // host memory; -1: they do not fit at all.
+  int LeastOnDisk(const Sums& sums, const SpillRun& run, int spilled, const SpillRoom& room) const;
 
   const PlacementProblem& problem_;
   const MemoryBudget& memory_;

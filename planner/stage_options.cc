@@ -69,7 +69,7 @@ bool StageTable::Alike(int a, int b) const {
   return x.kind == y.kind && x.budget == y.budget && x.overhead == y.overhead &&
          x.memory_bandwidth == y.memory_bandwidth && x.h2d_bandwidth == y.h2d_bandwidth &&
          x.prefill_flops == y.prefill_flops && Room(a) == Room(b) && HostRoom(a) == HostRoom(b) &&
-         SameCpu(host_a, host_b);
+         host_a.disk_bandwidth == host_b.disk_bandwidth && SameCpu(host_a, host_b);
 }
 
 const StageOption& StageTable::Option(int device, int first, int end) const {
@@ -114,6 +114,12 @@ std::vector<bool> StageTable::HostHomes(const StageChoice& choice) const {
                       Option(choice.device, choice.first, choice.end).spilled);
 }
 
+std::vector<bool> StageTable::OnDisk(const StageChoice& choice) const {
+  if (Device(choice.device).kind != DeviceKind::kGpu) return {};
+  const StageOption& option = Option(choice.device, choice.first, choice.end);
+  return spill_.OnDisk(choice.first, choice.end, option.spilled, option.on_disk);
+}
+
 double StageTable::DeviceSeconds(int device, int first, int end) const {
   return seconds_before_[device][end] - seconds_before_[device][first];
 }
@@ -147,16 +153,18 @@ void StageTable::MakeOnCpu(int device, int first, int end, StageOption& option) 
 // A full ring where that is fastest or all that is needed; on a small budget a shallower one leaves
 // more for weights.
 void StageTable::MakeOnGpu(int device, const SpillRun& run, StageOption& option) const {
+  // Where the CPU is to compute every pass itself, it needs the weights in memory.
+  const bool disk = Host(device).disk_bandwidth > Bandwidth() && problem_.routes != RoutePolicy::kCpu;
   const SpillResults spills =
-      spill_.Fit(Device(device), run, {Device(device).budget, HostRoom(device)});
+      spill_.Fit(Device(device), run, {Device(device).budget, HostRoom(device), disk});
   for (int depth = kFullRing; depth >= 1; --depth) {
     const SpillResult& spill = spills[depth];
     if (!spill.fits) continue;
     const double seconds = spill.any_host
-                               ? OffloadedSeconds(device, run.first, run.end, spill.spilled, depth)
+                               ? OffloadedSeconds(device, run.first, run.end, spill, depth)
                                : DeviceSeconds(device, run.first, run.end);
     if (!option.fits || seconds < option.seconds) {
-      option = {true, false, seconds, spill.spilled, spill.ring};
+      option = {true, false, seconds, spill.spilled, spill.ring, spill.on_disk};
     }
     if (!spill.any_host) return;
   }
@@ -165,14 +173,20 @@ void StageTable::MakeOnGpu(int device, const SpillRun& run, StageOption& option)
   option.hopeless = !option.fits && run.end < size();
 }
 
-double StageTable::OffloadedSeconds(int device, int first, int end, int spilled,
+double StageTable::OffloadedSeconds(int device, int first, int end, const SpillResult& spill,
                                     int ring_depth) const {
-  const std::vector<bool> homes = spill_.Homes(first, end, spilled);
+  const std::vector<bool> homes = spill_.Homes(first, end, spill.spilled);
+  const std::vector<bool> disk = spill_.OnDisk(first, end, spill.spilled, spill.on_disk);
+  const HostRates rates = RatesBeside(Host(device), Device(device));
   FluidPass pass;
   pass.device_seconds = DeviceSeconds(device, first, end);
   for (int b = first; b < end; ++b) {
     if (!homes[static_cast<size_t>(b - first)]) continue;
     const double bytes = static_cast<double>(memory_.blocks()[b].weights.count());
+    if (!disk.empty() && disk[static_cast<size_t>(b - first)]) {
+      pass.streamed_bytes += FluidDiskBytes(Host(device), rates, bytes);
+      continue;
+    }
     switch (memory_.blocks()[b].kind) {
       case BlockKind::kEmbedding:
         pass.device_seconds +=
@@ -188,7 +202,6 @@ double StageTable::OffloadedSeconds(int device, int first, int end, int spilled,
         pass.streamed_bytes += bytes;
     }
   }
-  const HostRates rates = RatesBeside(Host(device), Device(device));
   const HostSplit split = BestHostSplit(pass, rates, problem_.routes);
   const double copies =
       (pass.streamed_bytes + split.stream_share * pass.ff_bytes) / rates.copy_alone;

@@ -20,6 +20,7 @@ struct StageOption {
   double seconds = 0;     // one decoded token; with host homes by planner/host_split.h
   int spilled = 0;        // blocks in host memory beside pinned ones, of SpillOrder
   Bytes ring;             // Stage::stream_ring
+  int on_disk = 0;        // of the spilled blocks, those whose weights stay on disk
 };
 
 struct StageChoice {
@@ -39,6 +40,8 @@ class StageTable {
   const StageOption& Option(int device, int first, int end) const;
   // By block of the run, true where homed in host memory beside a GPU; empty: nowhere.
   std::vector<bool> HostHomes(const StageChoice& choice) const;
+  // Of those, true where homed on disk; empty: none is.
+  std::vector<bool> OnDisk(const StageChoice& choice) const;
   // A lower bound of the time of blocks [first, all), on the fastest devices.
   double LeastSeconds(int first) const { return least_[static_cast<size_t>(first)]; }
   double HopSeconds(int from_device, int to_device) const;
@@ -57,7 +60,8 @@ class StageTable {
   StageOption Make(int device, const SpillRun& run) const;
   void MakeOnCpu(int device, int first, int end, StageOption& option) const;
   void MakeOnGpu(int device, const SpillRun& run, StageOption& option) const;
-  double OffloadedSeconds(int device, int first, int end, int spilled, int ring_depth) const;
+  double OffloadedSeconds(int device, int first, int end, const SpillResult& spill,
+                          int ring_depth) const;
   // A lower bound of a block's time homed beside a GPU, where that may be less than on the GPU.
   double HostSeconds(int device, int block) const;
   // Sum of single blocks' times on the device.

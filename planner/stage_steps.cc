@@ -18,11 +18,11 @@ class StepList {
     last_on_cpu_ = false;
   }
   void AddOnCpu(double hop, Bytes bytes, double compute) {
-    steps_.push_back({hop, bytes, compute, Bytes(0), Bytes(0)});
+    steps_.push_back({hop, bytes, compute, Bytes(0), Bytes(0), 0});
     last_on_cpu_ = true;
   }
-  void AddStreamed(double seconds, Bytes copied, Bytes ring) {
-    steps_.push_back({seconds, Bytes(0), 0, copied, ring});
+  void AddStreamed(double seconds, Bytes copied, Bytes ring, double copy_limit) {
+    steps_.push_back({seconds, Bytes(0), 0, copied, ring, copy_limit});
     last_on_cpu_ = false;
   }
   std::vector<PassStep> Take() { return std::move(steps_); }
@@ -52,8 +52,9 @@ std::vector<PassStep> StageSteps(const StageView& stage, const StageOffload& off
       const std::vector<StreamedGroup> groups = StreamedGroupsOf(stage.problem.model, block);
       Bytes all;
       for (const StreamedGroup& g : groups) all += g.raw;
+      const double limit = offload.OnDisk(i) ? stage.host.disk_bandwidth.bytes_per_second() : 0;
       for (const StreamedGroup& g : groups) {
-        steps.AddStreamed(on_device * Share(g.raw, all), g.raw, g.tiled);
+        steps.AddStreamed(on_device * Share(g.raw, all), g.raw, g.tiled, limit);
       }
     }
   }

@@ -47,6 +47,9 @@ struct HostSpec {
   double cpu_flops = 0;
   // By growing tokens; empty: not measured, dram_bandwidth and cpu_flops stand in.
   std::vector<CpuRate> cpu_rates;
+  // Reads of the model's files past the page cache, several at a time. Zero: not measured, and no
+  // weights are left on disk.
+  Bandwidth disk_bandwidth{};
   int threads = 1;
   std::vector<DeviceSpec> devices;
 };

@@ -56,6 +56,8 @@ HostSpec HostFromProto(FieldCheck& check, const std::string& at, const v1::HostS
       Bandwidth::BytesPerSecond(check.NonNegative(at + ".dram_bandwidth", wire.dram_bandwidth()));
   host.cpu_flops = check.NonNegative(at + ".cpu_flops", wire.cpu_flops());
   host.cpu_rates = CpuRatesFromProto(check, at + ".cpu_rates", wire);
+  host.disk_bandwidth =
+      Bandwidth::BytesPerSecond(check.NonNegative(at + ".disk_bandwidth", wire.disk_bandwidth()));
   host.threads = check.Int32(at + ".threads", wire.threads(), 1, 1 << 16);
   if (host.budget > host.memory_total) {
     check.Refuse(at + ".budget", FormatBytes(host.budget),
@@ -101,6 +103,7 @@ v1::HostSpec ToProto(const HostSpec& host) {
   wire.set_memory_total(host.memory_total.count());
   wire.set_budget(host.budget.count());
   wire.set_dram_bandwidth(host.dram_bandwidth.bytes_per_second());
+  wire.set_disk_bandwidth(host.disk_bandwidth.bytes_per_second());
   wire.set_threads(host.threads);
   wire.set_cpu_flops(host.cpu_flops);
   for (const CpuRate& rate : host.cpu_rates) {

@@ -5,7 +5,7 @@
 namespace millrace {
 namespace {
 
-static_assert(static_cast<int>(Home::kHost) + 1 == v1::HOME_HOST);
+static_assert(static_cast<int>(Home::kDisk) + 1 == v1::HOME_DISK);
 static_assert(static_cast<int>(Purpose::kStreamRing) + 1 == v1::PURPOSE_STREAM_RING);
 static_assert(static_cast<int>(DeviceKind::kGpu) + 1 == v1::DEVICE_KIND_GPU);
 
@@ -49,7 +49,7 @@ void BlocksFromProto(FieldCheck& check, const v1::PlacementPlan& wire, Placement
     block.block = check.Int32(at + ".block", in.block(), i, i);
     block.name = in.name();
     block.stage = check.Int32(at + ".stage", in.stage(), 0, wire.stages_size() - 1);
-    block.home = static_cast<Home>(check.Int32(at + ".home", in.home(), 1, 2) - 1);
+    block.home = static_cast<Home>(check.Int32(at + ".home", in.home(), 1, 3) - 1);
     block.host_route_max_tokens =
         check.Int32(at + ".host_route_max_tokens", in.host_route_max_tokens(), 0);
     block.weights = check.Size(at + ".weights", in.weights());

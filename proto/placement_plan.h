@@ -17,7 +17,9 @@ namespace millrace {
 
 inline constexpr int kPlanFormatVersion = 1;
 
-enum class Home : uint8_t { kDevice, kHost };  // where a block's weights live
+// Where a block's weights live. On disk: read again for every pass, only beside a GPU, which they are
+// streamed to.
+enum class Home : uint8_t { kDevice, kHost, kDisk };
 
 // A contiguous run of blocks on one device of one worker. Stages are ordered; stage i's hidden
 // states go to stage i + 1.

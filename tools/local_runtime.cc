@@ -10,6 +10,7 @@
 #include "tools/progress_bar.h"
 #include "worker/activation_arena.h"
 #include "worker/local_stages.h"
+#include "worker/stream/probe_disk.h"
 
 namespace millrace {
 namespace {
@@ -61,6 +62,23 @@ void SetPassTokens(PlacementProblem& problem, int tokens, int threads) {
   problem.host_route_activations = ActivationNeedsOf(problem.model, host_route, DeviceKind::kCpu);
 }
 
+// `problem` with passes of the size asked for, or of the best.
+absl::StatusOr<PlacementProblem> WithPassSize(PlacementProblem problem,
+                                              const RuntimeRequest& request) {
+  const int asked = request.budget.max_pass_tokens;
+  const auto problem_at = [&](int tokens) -> absl::StatusOr<PlacementProblem> {
+    SetPassTokens(problem, tokens, problem.cluster.hosts.front().threads);
+    return problem;
+  };
+  return asked > 0 ? problem_at(asked) : AtBestPassSize(problem.cluster, problem_at);
+}
+
+bool HasGpu(const ClusterSpec& cluster) {
+  const std::vector<DeviceSpec>& devices = cluster.hosts.front().devices;
+  return std::any_of(devices.begin(), devices.end(),
+                     [](const DeviceSpec& d) { return d.kind == DeviceKind::kGpu; });
+}
+
 absl::Status Differs(const std::string& path, absl::string_view field, absl::string_view plan,
                      absl::string_view here) {
   return absl::FailedPreconditionError(absl::StrCat("--plan: '", path, "': ", field, " is ", plan,
@@ -85,14 +103,15 @@ absl::StatusOr<PlacementProblem> LocalProblem(const Model& model, const RuntimeR
       std::clamp(request.expected_prompt_tokens, 1, std::max(1, problem.context - 1));
   problem.pins = budget.pins;
   problem.routes = budget.routes;
-  const int threads = host.threads;
   problem.cluster.hosts.push_back(std::move(host));
-  const int asked = request.budget.max_pass_tokens;
-  const auto problem_at = [&](int tokens) -> absl::StatusOr<PlacementProblem> {
-    SetPassTokens(problem, tokens, threads);
-    return problem;
-  };
-  return asked > 0 ? problem_at(asked) : AtBestPassSize(problem.cluster, problem_at);
+  MILLRACE_ASSIGN_OR_RETURN(PlacementProblem sized, WithPassSize(problem, request));
+  const std::string path = model.PathOf(0);
+  if (path.empty() || !HasGpu(problem.cluster)) return sized;
+  // Weights stay on disk only where there is no other way: only then is the disk measured.
+  MILLRACE_ASSIGN_OR_RETURN(const SolveResult solved, Solve(sized));
+  if (!solved.infeasible.has_value()) return sized;
+  MILLRACE_ASSIGN_OR_RETURN(problem.cluster.hosts.front().disk_bandwidth, ProbeDisk(path));
+  return WithPassSize(problem, request);
 }
 
 absl::StatusOr<PlacementPlan> ReadPlanFor(const Model& model, const RuntimeRequest& request) {

@@ -18,6 +18,7 @@
 #include "worker/host_route.h"
 #include "worker/kv_cache.h"
 #include "worker/stage_blocks.h"
+#include "worker/stream/disk_reader.h"
 #include "worker/stream/host_weights.h"
 
 namespace millrace {
@@ -165,21 +166,29 @@ absl::Status Runner::HoldHostWeights(const PlacementPlan& plan, const std::vecto
                                      const StageOptions& options) {
   const Stage& stage = plan.stages[stage_];
   const bool gpu = stage.device_kind == DeviceKind::kGpu;
-  std::set<int> tensors;
+  std::set<int> tensors, in_memory;
   for (int b = stage.first_block; b < stage.end_block; ++b) {
-    if (gpu && PlacementOf(plan, b).home == Home::kDevice) continue;
+    const Home home = PlacementOf(plan, b).home;
+    if (gpu && home == Home::kDevice) continue;
     tensors.insert(blocks[b].tensors.begin(), blocks[b].tensors.end());
+    if (home != Home::kDisk) in_memory.insert(blocks[b].tensors.begin(), blocks[b].tensors.end());
   }
   if (tensors.empty()) return absl::OkStatus();
   std::vector<HostWeight> weights;
   for (int t : tensors) {
     HostWeight weight;
     weight.tensor = {&model_->spec().tensors[t], model_->TensorBytes(t)};
-    host_weight_bytes_ += weight.tensor.spec->size;
+    weight.path = model_->PathOf(t);
+    weight.offset = weight.tensor.spec->offset;
+    weight.on_disk = !in_memory.contains(t);
+    if (!weight.on_disk) host_weight_bytes_ += weight.tensor.spec->size;
     weights.push_back(std::move(weight));
   }
   HostWeightsOptions o;
   if (gpu) o.memory_budget = HostWeightBudget(plan, stage.worker);
+  // The ledger has the buffers for reading among the activations.
+  const bool disk = in_memory.size() < tensors.size();
+  if (disk && o.memory_budget > Bytes(0)) o.memory_budget += DiskReader::MemoryFor(o.disk);
   if (gpu && !options.make_gpu_backend) {
     MILLRACE_ASSIGN_OR_RETURN(const int device, HardwareIndex(stage.device));
     o.lock = CudaPageLocker(device);

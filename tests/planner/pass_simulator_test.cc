@@ -11,11 +11,11 @@ namespace {
 constexpr HostRates kRates = {10e9, 10e9, 20e9, 12e9};
 const Bytes kGB(1'000'000'000);
 
-PassStep OnGpu(double seconds) { return {seconds, Bytes(0), 0, Bytes(0), Bytes(0)}; }
+PassStep OnGpu(double seconds) { return {seconds, Bytes(0), 0, Bytes(0), Bytes(0), 0}; }
 PassStep OnCpu(Bytes bytes, double compute = 0, double hop = 0) {
-  return {hop, bytes, compute, Bytes(0), Bytes(0)};
+  return {hop, bytes, compute, Bytes(0), Bytes(0), 0};
 }
-PassStep Streamed(double seconds, Bytes bytes) { return {seconds, Bytes(0), 0, bytes, bytes}; }
+PassStep Streamed(double seconds, Bytes bytes) { return {seconds, Bytes(0), 0, bytes, bytes, 0}; }
 
 TEST(HostRatesTest, CopiesAndCpuShareWhatMemoryGives) {
   // Reference machine: 54 * 0.93, and 113 * 1.32 less that.
@@ -65,6 +65,20 @@ TEST(PassSimulatorTest, ADeeperRingHidesOpsBehindCopies) {
   EXPECT_DOUBLE_EQ(t.ends[0], 1.5);
   EXPECT_DOUBLE_EQ(t.ends[1], 2.5);
   EXPECT_DOUBLE_EQ(t.ends[2], 3.5);
+}
+
+TEST(PassSimulatorTest, WhatComesFromDiskTakesItsTime) {
+  // Copies run at 10; the second group's disk gives 2.5.
+  PassStep from_disk = Streamed(0.5, 10 * kGB);
+  from_disk.copy_limit = 2.5e9;
+  const PassTimes t =
+      SimulatePasses({Streamed(0.5, 10 * kGB), from_disk}, kRates, 20 * kGB, 2);
+  EXPECT_DOUBLE_EQ(t.ends[0], 5.5);
+  EXPECT_DOUBLE_EQ(t.ends[1], 10.5);
+  // A disk that is faster than the link changes nothing.
+  from_disk.copy_limit = 90e9;
+  EXPECT_DOUBLE_EQ(
+      SimulatePasses({Streamed(0.5, 10 * kGB), from_disk}, kRates, 20 * kGB, 1).ends[0], 2.5);
 }
 
 TEST(PassSimulatorTest, CopiesGoOnDuringCpuStepsAndAcrossPasses) {

@@ -56,7 +56,7 @@ PlacementPlan SmallPlan() {
   plan.blocks = {{0, "embed", 0, Home::kDevice, 0, Bytes(6400), "f16"},
                  {1, "blk.0.attn", 0, Home::kDevice, 0, Bytes(10), "f16"},
                  {2, "blk.0.ffn", 1, Home::kHost, 3, Bytes(20), "q8_0"},
-                 {3, "head", 1, Home::kDevice, 0, Bytes(0), "f16"}};
+                 {3, "head", 1, Home::kDisk, 0, Bytes(0), "f16"}};
   plan.ledger = {{WorkerId("w0"), "cpu", Purpose::kStreamRing, Bytes(5)}};
   plan.totals = {{WorkerId("w0"), "cpu", Bytes(100), Bytes(50)}};
   plan.predicted.decode_batch = 2;
@@ -108,6 +108,7 @@ TEST(ConvertTest, PlanSurvivesTheRoundTripThroughJson) {
   ASSERT_TRUE(back.ok()) << back.status();
   EXPECT_EQ(PlanToJson(*back), json);
   EXPECT_EQ(back->blocks[2].home, Home::kHost);
+  EXPECT_EQ(back->blocks[3].home, Home::kDisk);
   EXPECT_EQ(back->stages[1].stream_ring, Bytes(512));
   EXPECT_EQ(back->predicted.decode_batch, 2);
   EXPECT_EQ(back->ledger[0].purpose, Purpose::kStreamRing);

@@ -49,6 +49,11 @@ absl::Span<const std::byte> Model::TensorBytes(int index) const {
   return files_[t.file]->Map().subspan(t.offset.count(), t.size.count());
 }
 
+std::string Model::PathOf(int index) const {
+  MILLRACE_CHECK(index >= 0 && index < static_cast<int>(spec_.tensors.size()));
+  return IsDemo(reference_) ? "" : files_[spec_.tensors[index].file]->name();
+}
+
 absl::StatusOr<std::shared_ptr<const Model>> Model::Open(const std::string& reference) {
   if (!IsDemo(reference) && IsDirectory(reference)) return OpenHuggingFace(reference);
   MILLRACE_ASSIGN_OR_RETURN(GgufModelFiles opened, OpenGgufReference(reference));

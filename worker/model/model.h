@@ -40,6 +40,8 @@ class Model {
   // checkpoints store them as the matrices are; whoever computes with them widens them.
   absl::Span<const std::byte> TensorBytes(int index) const;
   const FileReader& file(int index) const { return *files_[index]; }
+  // Of the file that holds the tensor; empty for the embedded model, which lies on no disk.
+  std::string PathOf(int index) const;
 
  private:
   std::string reference_;

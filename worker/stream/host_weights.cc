@@ -60,6 +60,11 @@ absl::Status HostWeights::AddPlaces(std::vector<HostWeight> weights) {
       place.disk.file = static_cast<int>(known - paths_.begin());
       if (known == paths_.end()) paths_.push_back(w.path);
     }
+    if (w.on_disk && place.disk.file < 0) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "tensor ", place.name, " is to stay on disk, but the model is embedded in the program"));
+    }
+    if (w.on_disk) place.home = Home::kDisk;
     places_.push_back(std::move(place));
   }
   return absl::OkStatus();

@@ -6,8 +6,10 @@
 
 #include <random>
 
+#include "proto/stream_layout.h"
 #include "tests/worker/stream/host_files.h"
 #include "tests/worker/stream/stream_testing.h"
+#include "worker/stream/probe_disk.h"
 
 namespace millrace {
 namespace {
@@ -192,6 +194,26 @@ TEST_F(HostWeightsTest, WhatPassesTheBudgetIsReadFromDisk) {
   }
 }
 
+TEST_F(HostWeightsTest, WhatIsToStayOnDiskTakesNoMemory) {
+  Make(::testing::TempDir());
+  HostWeightsOptions options = Options();
+  for (size_t i = 0; i < weights_.size(); i += 2) weights_[i].on_disk = true;
+  auto host = HostWeights::Create(options, weights_);
+  ASSERT_TRUE(host.ok()) << host.status();
+  Bytes disk;
+  for (size_t i = 0; i < weights_.size(); i += 2) {
+    disk += Bytes(static_cast<int64_t>(weights_[i].tensor.bytes.size()));
+  }
+  EXPECT_EQ((*host)->use().disk, disk);
+  EXPECT_EQ((*host)->use().disk_buffers, DiskReader::MemoryFor(options.disk));
+  Stream(**host, WeightStreamOptions::Drive::kCaller);
+  weights_[0].path.clear();
+  const absl::Status refused = HostWeights::Create(options, weights_).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(refused.message(), HasSubstr("t0"));
+  EXPECT_EQ(DiskReader::MemoryFor({}), kDiskStaging) << "what plans count";
+}
+
 TEST_F(HostWeightsTest, DiskBuffersAreBounded) {
   Make(::testing::TempDir());
   HostWeightsOptions options = Options();
@@ -252,6 +274,15 @@ TEST(WholePagesTest, RangesThatShareOrTouchPagesAreJoined) {
   EXPECT_EQ(joined[0].size(), 3 * page);
   EXPECT_EQ(joined[1].data(), all.data() + 5 * page);
   EXPECT_EQ(joined[1].size(), page);
+}
+
+TEST(ProbeDiskTest, ReadsTheFileOrNamesIt) {
+  const absl::StatusOr<Bandwidth> disk = ProbeDisk("deploy/models/quill-7m-f16.gguf");
+  ASSERT_TRUE(disk.ok()) << disk.status();
+  EXPECT_GT(disk->bytes_per_second(), 1e6);
+  const absl::Status missing = ProbeDisk("deploy/models/nothing.gguf").status();
+  EXPECT_EQ(missing.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(missing.message()), ::testing::HasSubstr("nothing.gguf"));
 }
 
 }  // namespace

@@ -49,7 +49,7 @@ RingBounds RingOf(const ModelSpec& model, const PlacementPlan& plan, int stage) 
   return bounds;
 }
 
-void MoveToHost(std::mt19937_64& rng, const ModelSpec& model, PlacementPlan& plan) {
+void MoveToHost(std::mt19937_64& rng, const ModelSpec& model, PlacementPlan& plan, bool disk) {
   const auto random = [&](int64_t low, int64_t high) {
     return std::uniform_int_distribution<int64_t>(low, high)(rng);
   };
@@ -59,6 +59,13 @@ void MoveToHost(std::mt19937_64& rng, const ModelSpec& model, PlacementPlan& pla
   for (BlockPlacement& placement : plan.blocks) {
     if (random(1, 10) > share) continue;
     placement.home = Home::kHost;
+    // Some of what streams anyhow from the model's file: not a table, nor a head that shares it.
+    const BlockKind kind = blocks[static_cast<size_t>(placement.block)].kind;
+    const bool layer = kind == BlockKind::kAttention || kind == BlockKind::kFeedForward;
+    if (disk && layer && random(1, 4) == 1) {
+      placement.home = Home::kDisk;
+      continue;
+    }
     if (blocks[static_cast<size_t>(placement.block)].kind != BlockKind::kFeedForward) continue;
     placement.host_route_max_tokens =
         std::min(routes[random(0, std::ssize(routes) - 1)], plan.max_pass_tokens);
@@ -83,7 +90,7 @@ std::string Describe(const PlacementPlan& plan) {
                                   Info(plan.kv_type).name, ":");
   for (const BlockPlacement& b : plan.blocks) {
     if (b.home == Home::kDevice) continue;
-    absl::StrAppend(&text, " ", b.name);
+    absl::StrAppend(&text, " ", b.name, b.home == Home::kDisk ? "(disk)" : "");
     if (b.host_route_max_tokens > 0) absl::StrAppend(&text, "(", b.host_route_max_tokens, ")");
   }
   for (const Stage& s : plan.stages) {

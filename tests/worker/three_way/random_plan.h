@@ -26,8 +26,10 @@ struct RingBounds {
 };
 RingBounds RingOf(const ModelSpec& model, const PlacementPlan& plan, int stage);
 
-// Some of `plan`'s blocks to host memory, routes for them, a ring from the least one upward.
-void MoveToHost(std::mt19937_64& rng, const ModelSpec& model, PlacementPlan& plan);
+// Some of `plan`'s blocks to host memory, with `disk` some to disk, routes for them, a ring from the
+// least one upward.
+void MoveToHost(std::mt19937_64& rng, const ModelSpec& model, PlacementPlan& plan,
+                bool disk = false);
 
 // Whether the CPU computes a feed-forward block in some passes.
 bool HasCpuBlocks(const PlacementPlan& plan);

@@ -44,6 +44,41 @@ TEST_F(SimFailureTest, RingTooSmallForAGroupIsRefusedAtLoad) {
   EXPECT_THAT(std::string(refused.message()), HasSubstr("ffn_gate"));
 }
 
+TEST_F(SimFailureTest, TheEmbeddedModelLiesOnNoDisk) {
+  HomeFeedForward(0, 1, 0);
+  SetRing(0);
+  for (BlockPlacement& b : plan_.blocks) {
+    if (b.home == Home::kHost) b.home = Home::kDisk;
+  }
+  const absl::Status refused = MakeSimStages(model_, plan_, spec_).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition) << refused;
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("blk.0.ffn"));
+}
+
+// Of four blocks in host memory the budget holds three: with one on disk the stage loads, and gives
+// the resident run's logits.
+TEST_F(SimFailureTest, WhatTheHostBudgetDoesNotHoldComesFromDisk) {
+  model_ = *Model::Open("deploy/models/quill-7m-f16.gguf");
+  HomeFeedForward(0, 2, 0);
+  SetRing(0);
+  LedgerTotal host;
+  host.worker = plan_.stages[0].worker;
+  host.memory = "host";
+  host.budget = 4_MiB;  // four blocks of 1.1 MiB each
+  plan_.totals.push_back(host);
+  EXPECT_EQ(MakeSimStages(model_, plan_, spec_).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  for (BlockPlacement& b : plan_.blocks) {
+    if (b.home != Home::kHost) continue;
+    b.home = Home::kDisk;
+    break;
+  }
+  Make();
+  EXPECT_EQ(Logits(3), ResidentLogits(3));
+  EXPECT_EQ(Logits(3), ResidentLogits(3));
+  EXPECT_EQ(sim().device().wrong_reads(), 0);
+}
+
 TEST_F(SimFailureTest, HostBudgetOfThePlanIsEnforcedAtLoad) {
   HomeFeedForward(0, 1, 0);
   SetRing(0);

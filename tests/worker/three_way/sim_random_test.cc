@@ -53,7 +53,7 @@ class SimRandomTest : public ::testing::Test {
     std::vector<int> cuts;
     if (Chance(4)) cuts = {static_cast<int>(Random(1, std::ssize(BlocksOf(model.spec())) - 1))};
     PlacementPlan plan = ResidentPlan(model.spec(), script, kv, cuts, {"gpu0", "gpu0#1"});
-    MoveToHost(rng_, model.spec(), plan);
+    MoveToHost(rng_, model.spec(), plan, !model.PathOf(0).empty());
     return plan;
   }
 
@@ -96,6 +96,11 @@ class SimRandomTest : public ::testing::Test {
 };
 
 TEST_F(SimRandomTest, DemoModel) { CheckModel("", absl::Seconds(25)); }
+
+// Some blocks are read from this file for every pass.
+TEST_F(SimRandomTest, DemoModelFromItsFile) {
+  CheckModel("deploy/models/quill-7m-f16.gguf", absl::Seconds(15));
+}
 
 TEST_F(SimRandomTest, QuantisedModel) {
   if (!std::filesystem::exists(kQuantised)) GTEST_SKIP() << kQuantised << " is not here";

@@ -153,7 +153,7 @@ class SimScheduleTest : public ::testing::Test {
     EXPECT_EQ(sum, stats.last_end - stats.first_begin);
   }
 
-  const std::shared_ptr<const Model> model_ = *Model::Open("");
+  std::shared_ptr<const Model> model_ = *Model::Open("");
   std::vector<Block> blocks_;
   Script script_;
   PlacementPlan plan_;
