@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <optional>
 #include <vector>
 
 #include "kernels/attention_cuda.h"
@@ -15,7 +14,6 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/event.h"
 #include "kernels/cuda/graph.h"
-#include "kernels/cuda/host_copy.h"
 #include "kernels/cuda/status.h"
 #include "kernels/matmul_cuda.h"
 #include "kernels/norm_cuda.h"
@@ -26,10 +24,6 @@ namespace {
 
 constexpr absl::Duration kTimeout = absl::Seconds(20);
 constexpr int64_t kWeightBytes = int64_t{3} << 30;
-#ifndef VAHEAD
-#define VAHEAD 16
-#endif
-constexpr int64_t kAhead = int64_t{VAHEAD} << 20;
 constexpr int kKvHeads = 8, kHeadDim = 128, kContext = 512;
 
 struct Shape {
@@ -42,7 +36,6 @@ struct Shape {
 // What a layer is made of beside the residual stream.
 struct Rooms {
   cuda::DeviceBuffer weights, vectors, halves, floats, cells, rows, workspace;
-  cuda::PinnedBuffer pinned;  // the epoch
 };
 
 class LayerBench {
@@ -60,12 +53,6 @@ class LayerBench {
   // Microseconds a layer; negative: the result changed.
   absl::StatusOr<double> Measure(bool attention) {
     attention_ = attention;
-    MILLRACE_ASSIGN_OR_RETURN(const bool has, cuda::HasMatvec());
-    if (has && n_ == 1) {
-      auto* packets = static_cast<std::byte*>(rooms_.workspace.data()) + (int64_t{32} << 20);
-      epoch_ = reinterpret_cast<uint32_t*>(packets + cuda::kMatvecRoomBytes);
-      queue_.emplace(cuda::MatvecRoom{reinterpret_cast<uint64_t*>(packets), epoch_});
-    }
     MILLRACE_RETURN_IF_ERROR(Issue());
     MILLRACE_ASSIGN_OR_RETURN(auto graph, cuda::Graph::Capture(stream_, [this] { return Issue(); }));
     MILLRACE_ASSIGN_OR_RETURN(const std::vector<float> before, Result(graph));
@@ -73,7 +60,6 @@ class LayerBench {
     MILLRACE_ASSIGN_OR_RETURN(auto end, cuda::Event::Create(0, cuda::Event::Timing::kOn));
     std::vector<double> times;
     for (int repeat = 0; repeat < 21; ++repeat) {
-      ++*static_cast<uint32_t*>(rooms_.pinned.data());
       MILLRACE_RETURN_IF_ERROR(begin.Record(stream_));
       MILLRACE_RETURN_IF_ERROR(graph.Launch(stream_));
       MILLRACE_RETURN_IF_ERROR(end.Record(stream_));
@@ -120,36 +106,15 @@ class LayerBench {
     return in;
   }
 
-  // What comes behind a product in memory and in order: `gated`: gate and up, read side by side.
-  cuda::WeightsAhead Ahead(bool gated) const {
-    cuda::WeightsAhead ahead;
-    const auto* next = static_cast<const uint8_t*>(rooms_.weights.data()) + offset_;
-    const int64_t left = layers_ * layer_bytes_ - offset_;
-    const int64_t up = TiledBytes(dtype_, shape_.d_ff, shape_.d).count();
-    if (left == 0) return ahead;
-    ahead.data[0] = next;
-    ahead.bytes[0] = static_cast<uint32_t>(std::min(left, gated ? std::min(up, kAhead / 2) : kAhead));
-    if (gated) ahead.data[1] = next + up;
-    if (gated) ahead.bytes[1] = ahead.bytes[0];
-    return ahead;
-  }
-
-  absl::Status Add(const WeightTiles& w, const __half* x, float* hidden, bool before_gate) {
+  absl::Status Add(const WeightTiles& w, const __half* x, float* hidden) {
     cuda::NextNorm next;
     next.before = norm_;
     next.after = NormRoom(norm_.sums == NormRoom(0).sums ? 1 : 0);
     next.weight = static_cast<const float*>(rooms_.vectors.data());
     next.out = Halves(0);
     next.ldo = shape_.d;
-    cuda::MatmulInput in = Input(x, w.cols, {});
-    in.ahead = Ahead(before_gate);
-    if (queue_) {
-      MILLRACE_RETURN_IF_ERROR(
-          queue_->Add(cuda::MatvecThenNormOf(w, in, nullptr, hidden, next), stream_));
-    } else {
-      MILLRACE_RETURN_IF_ERROR(
-          cuda::SmallMatmulThenNorm(w, in, nullptr, hidden, shape_.d, next, stream_));
-    }
+    MILLRACE_RETURN_IF_ERROR(cuda::SmallMatmulThenNorm(w, Input(x, w.cols, {}), nullptr, hidden,
+                                                       shape_.d, next, stream_));
     norm_ = next.after;
     return absl::OkStatus();
   }
@@ -162,38 +127,20 @@ class LayerBench {
     const auto* ones = static_cast<const float*>(rooms_.vectors.data());
     MILLRACE_CUDA_RETURN_IF_ERROR(cudaMemcpyAsync(hidden, ones, n_ * shape_.d * sizeof(float),
                                                   cudaMemcpyDeviceToDevice, stream_.get()));
-    if (queue_) {
-      queue_->Begin();
-      MILLRACE_RETURN_IF_ERROR(cuda::CopyByKernel(epoch_, rooms_.pinned.data(), Bytes(16), stream_));
-    }
     norm_ = NormRoom(0);
     MILLRACE_RETURN_IF_ERROR(
         cuda::RmsNormDeferred(hidden, shape_.d, n_, ones, norm_, normed, stream_));
     for (int layer = 0; layer < layers_; ++layer) {
-      const WeightTiles w = Next(shape_.qkv(), shape_.d);
-      cuda::MatmulInput in = Input(normed, shape_.d, norm_);
-      in.ahead = Ahead(false);
-      if (queue_) {
-        MILLRACE_RETURN_IF_ERROR(queue_->Add(cuda::MatvecOf(w, in, nullptr, false, qkv), stream_));
-      } else {
-        MILLRACE_RETURN_IF_ERROR(
-            cuda::SmallMatmul(w, in, nullptr, false, qkv, shape_.qkv(), stream_));
-      }
-      if (queue_) MILLRACE_RETURN_IF_ERROR(queue_->Flush(stream_));
+      MILLRACE_RETURN_IF_ERROR(cuda::SmallMatmul(Next(shape_.qkv(), shape_.d), Input(normed, shape_.d, norm_),
+                                                 nullptr, false, qkv, shape_.qkv(), stream_));
       if (attention_) MILLRACE_RETURN_IF_ERROR(Attention(qkv, mixed));
-      MILLRACE_RETURN_IF_ERROR(Add(Next(shape_.d, shape_.d), mixed, hidden, true));
+      MILLRACE_RETURN_IF_ERROR(Add(Next(shape_.d, shape_.d), mixed, hidden));
       const WeightTiles gate = Next(shape_.d_ff, shape_.d), up = Next(shape_.d_ff, shape_.d);
-      cuda::MatmulInput to_gate = Input(normed, shape_.d, norm_);
-      to_gate.ahead = Ahead(false);
-      if (queue_) {
-        MILLRACE_RETURN_IF_ERROR(queue_->Add(cuda::MatvecSwiGluOf(gate, up, to_gate, act), stream_));
-      } else {
-        MILLRACE_RETURN_IF_ERROR(
-            cuda::SmallMatmulSwiGlu(gate, up, to_gate, act, shape_.d_ff, stream_));
-      }
-      MILLRACE_RETURN_IF_ERROR(Add(Next(shape_.d, shape_.d_ff), act, hidden, false));
+      MILLRACE_RETURN_IF_ERROR(cuda::SmallMatmulSwiGlu(gate, up, Input(normed, shape_.d, norm_), act,
+                                                       shape_.d_ff, stream_));
+      MILLRACE_RETURN_IF_ERROR(Add(Next(shape_.d, shape_.d_ff), act, hidden));
     }
-    return queue_ ? queue_->Flush(stream_) : absl::OkStatus();
+    return absl::OkStatus();
   }
 
   absl::Status Attention(const float* qkv, __half* mixed) {
@@ -213,7 +160,6 @@ class LayerBench {
   }
 
   absl::StatusOr<std::vector<float>> Result(const cuda::Graph& graph) {
-    ++*static_cast<uint32_t*>(rooms_.pinned.data());
     MILLRACE_RETURN_IF_ERROR(graph.Launch(stream_));
     std::vector<float> out(static_cast<size_t>(n_ * shape_.d));
     MILLRACE_RETURN_IF_ERROR(cuda::CopyAsync(out.data(), Floats(cuda::kDeferredNormBytes / 2),
@@ -231,8 +177,6 @@ class LayerBench {
   int layers_ = 0;
   bool attention_ = true;
   cuda::DeferredNorm norm_;
-  uint32_t* epoch_ = nullptr;
-  std::optional<cuda::MatvecQueue> queue_;  // of one row, where the device has the kernel
 };
 
 absl::StatusOr<cuda::DeviceBuffer> Zeros(int64_t size, cuda::StreamView stream) {
@@ -251,10 +195,8 @@ absl::StatusOr<Rooms> MakeRooms(cuda::StreamView stream) {
   MILLRACE_ASSIGN_OR_RETURN(auto cells, Zeros(64 * kMiB, stream));
   MILLRACE_ASSIGN_OR_RETURN(auto row_numbers, Zeros(64, stream));
   MILLRACE_ASSIGN_OR_RETURN(auto workspace, Zeros(64 * kMiB, stream));
-  MILLRACE_ASSIGN_OR_RETURN(auto pinned, cuda::PinnedBuffer::Create(Bytes(64)));
   Rooms r = {std::move(weights), std::move(vectors), std::move(halves), std::move(floats),
-             std::move(cells), std::move(row_numbers), std::move(workspace), std::move(pinned)};
-  *static_cast<uint32_t*>(r.pinned.data()) = 1;
+             std::move(cells), std::move(row_numbers), std::move(workspace)};
   // Bytes that are sane codes and scales in every format.
   MILLRACE_CUDA_RETURN_IF_ERROR(cudaMemsetAsync(r.weights.data(), 0x2c, kWeightBytes, stream.get()));
   std::vector<float> values(static_cast<size_t>(1 << 18));
