@@ -182,6 +182,7 @@ __global__ void __launch_bounds__(kThreads, kDim > 128 ? 2 : 3) DecodeKernel(Arg
   __shared__ __align__(16) __half query_room[kHeads * Query<kDim>::kStride];
   static_assert(sizeof(PartWeights) <= sizeof(shared.mixed));
   static_assert((kHeads + 2) * kDim <= kWarps * kHeads * kDim);
+  LetNextStart();
   // Rows and positions were there before the pass's first kernel began.
   const int row = blockIdx.z, positions = a.rows.position[row] + 1;
   const int blocks = (positions + kBlock - 1) / kBlock,
@@ -196,8 +197,8 @@ __global__ void __launch_bounds__(kThreads, kDim > 128 ? 2 : 3) DecodeKernel(Arg
     PrefetchToL2(a.k + (cell + first) * row_bytes, (end - first) * row_bytes);
     PrefetchToL2(a.v + (cell + first) * row_bytes, (end - first) * row_bytes);
   }
-  WaitForPrevious();
-  LetNextStart();
+  if (threadIdx.x == 0) WaitForPrevious();
+  __syncthreads();
   if (positions <= 0 || part >= used) return;
   const bool make = a.rope.qkv != nullptr;
   if (make) {
@@ -293,6 +294,7 @@ absl::Status LaunchDecode(decode::Args a, const KvView& cache, const PassRows& r
                     static_cast<unsigned>(rows.n));
   shape.block = dim3(decode::kThreads);
   shape.cluster = a.clustered ? static_cast<unsigned>(splits) : 1;
+  MILLRACE_RETURN_IF_ERROR(PreferSharedMemory(kernel));
   return Launch(kernel, shape, stream, a);
 }
 

@@ -5,8 +5,11 @@
 #include <cuda_fp16.h>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "kernels/cuda/stream.h"
 #include "kernels/deferred_norm_cuda.h"
+#include "kernels/small_matmul_params.h"
+#include "kernels/matvec_cuda.h"
 #include "kernels/weight_tiles.h"
 
 namespace millrace::cuda {
@@ -54,6 +57,14 @@ bool NormFits(const WeightTiles& w, int n);
 // SmallMatmul with `accumulate`, and the deferred norm of y. `before` and `after` do not overlap.
 absl::Status SmallMatmulThenNorm(const WeightTiles& w, const MatmulInput& x, const float* bias,
                                  float* y, int64_t ldy, NextNorm& next, StreamView stream);
+
+// The same three of one activation row, to be launched by RunMatvecs; w's type is the op's.
+MatvecOp MatvecOf(const WeightTiles& w, const MatmulInput& x, const float* bias, bool accumulate,
+                  float* y);
+MatvecOp MatvecSwiGluOf(const WeightTiles& gate, const WeightTiles& up, const MatmulInput& x,
+                        __half* out);
+MatvecOp MatvecThenNormOf(const WeightTiles& w, const MatmulInput& x, const float* bias, float* y,
+                          NextNorm& next);
 
 }  // namespace millrace::cuda
 

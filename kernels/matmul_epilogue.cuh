@@ -1,38 +1,12 @@
-// What the decode kernels (matmul_cuda.cuh) are told, and what they do with finished sums: scale,
-// bias, SwiGLU, the residual stream, and the two ends of a deferred norm (deferred_norm_cuda.h).
+// What the decode kernels (matmul_cuda.cuh) do with finished sums: scale, bias, SwiGLU, the residual
+// stream, and the two ends of a deferred norm (deferred_norm_cuda.h).
 #ifndef MILLRACE_KERNELS_MATMUL_EPILOGUE_CUH_
 #define MILLRACE_KERNELS_MATMUL_EPILOGUE_CUH_
 
 #include "kernels/cuda/launch.cuh"
-#include "kernels/deferred_norm_cuda.h"
+#include "kernels/small_matmul_params.h"
 
 namespace millrace::cuda {
-
-struct SmallMatmulParams {
-  const uint8_t* w = nullptr;
-  const uint8_t* up = nullptr;  // SwiGLU: the second matrix
-  int strips = 0;
-  int rows = 0, cols = 0;
-  int tiles_per_strip = 0;
-  const __half* x = nullptr;
-  int64_t ldx = 0;
-  int n = 0;
-  int stages = 0;  // of the ring: what this device's shared memory holds, at most kStages
-  bool leads = false, follows = false;
-  float multiplier = 1, up_multiplier = 1;
-  const float* bias = nullptr;
-  bool accumulate = false;
-  float* y = nullptr;
-  __half* out = nullptr;
-  int64_t ldy = 0;
-  // Of x, or with `next_weight` of y before this product. sums null: none.
-  DeferredNorm norm;
-  // The norm of y after this product.
-  const float* next_weight = nullptr;
-  __half* normed = nullptr;
-  int64_t ld_normed = 0;
-  float *next_sums = nullptr, *next_prescale = nullptr;
-};
 
 // Adds a team's sums of one row and column, in order.
 template <typename Shape>

@@ -38,13 +38,22 @@ __device__ __forceinline__ __half SaturatedHalf(float v) {
   return __float2half_rn(v > 65504.0f ? 65504.0f : v < -65504.0f ? -65504.0f : v);
 }
 
+// A multiprocessor runs kernels side by side only where they agree on how its memory is divided: those
+// that follow each other at decode all ask for as much shared memory as there is.
+template <typename... Params>
+absl::Status PreferSharedMemory(void (*kernel)(Params...)) {
+  return MILLRACE_CUDA_STATUS(cudaFuncSetAttribute(
+      kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared));
+}
+
 // How Launch starts a kernel. `shared` bytes of dynamic shared memory; above 48 KiB the caller has
 // raised the kernel's limit (cudaFuncSetAttribute). `cluster`: consecutive blocks along x that share
-// a cluster, on compute capability 9.0 and up.
+// a cluster, on compute capability 9.0 and up. `cooperative`: all blocks run at once, or the launch fails.
 struct LaunchShape {
   dim3 grid, block;
   size_t shared = 0;
   unsigned cluster = 1;
+  bool cooperative = false;
 };
 
 // Asynchronous: the status is the launch's. The stream's device is current.
@@ -55,18 +64,27 @@ absl::Status Launch(void (*kernel)(Params...), const LaunchShape& shape, StreamV
   MILLRACE_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
   MILLRACE_CUDA_RETURN_IF_ERROR(
       cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-  cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim = {shape.cluster, 1, 1};
+  cudaLaunchAttribute attributes[3] = {};
+  unsigned count = 0;
+  if (major >= 9) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (major >= 9 && shape.cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count++].val.clusterDim = {shape.cluster, 1, 1};
+  }
+  if (shape.cooperative) {
+    attributes[count].id = cudaLaunchAttributeCooperative;
+    attributes[count++].val.cooperative = 1;
+  }
   cudaLaunchConfig_t config{};
   config.gridDim = shape.grid;
   config.blockDim = shape.block;
   config.dynamicSmemBytes = shape.shared;
   config.stream = stream.get();
   config.attrs = attributes;
-  config.numAttrs = major < 9 ? 0 : shape.cluster > 1 ? 2 : 1;
+  config.numAttrs = count;
   return MILLRACE_CUDA_STATUS(
       cudaLaunchKernelEx(&config, kernel, static_cast<Params>(std::forward<Args>(args))...));
 }
@@ -74,7 +92,7 @@ absl::Status Launch(void (*kernel)(Params...), const LaunchShape& shape, StreamV
 template <typename... Params, typename... Args>
 absl::Status Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared,
                     StreamView stream, Args&&... args) {
-  return Launch(kernel, LaunchShape{grid, block, shared, 1}, stream, std::forward<Args>(args)...);
+  return Launch(kernel, LaunchShape{grid, block, shared, 1, false}, stream, std::forward<Args>(args)...);
 }
 
 }  // namespace millrace::cuda

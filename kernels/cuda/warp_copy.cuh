@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "kernels/cuda/mma.cuh"
+#include "kernels/cuda/shared_barrier.cuh"
 
 namespace millrace::cuda {
 
@@ -69,16 +70,7 @@ class WarpCopy {
   // slot was waited for before. Slots are waited for in turn.
   __device__ __forceinline__ void Wait(int slot, uint32_t parity) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    const uint32_t barrier = Address(barriers_ + slot);
-    uint32_t done = 0;
-    while (done == 0) {
-      asm volatile(
-          "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.b32 %0, 1, 0, "
-          "p; }"
-          : "=r"(done)
-          : "r"(barrier), "r"(parity)
-          : "memory");
-    }
+    WaitAt(barriers_ + slot, parity);
 #else
     if (slots_ == 1) {
       CopyWait<0>();
