@@ -13,9 +13,9 @@
 #include "kernels/cuda/block_barrier.cuh"
 #include "kernels/cuda/cluster.cuh"
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/tile_codec.cuh"
-#include "kernels/cuda/warp_copy.cuh"
 #include "kernels/cuda/wgmma.cuh"
+#include "kernels/wide_fragments.cuh"
+#include "kernels/wide_launch.cuh"
 #include "kernels/wide_matmul_epilogue.cuh"
 #include "kernels/wide_matmul_params.h"
 #include "proto/status_macros.h"
@@ -30,10 +30,11 @@ inline constexpr int kTokensTogether = 4;
 template <typename Shape>
 struct WidePlace {
   int matrix, strip, row;  // row: the strip's first, in its matrix
+  int first_tile = 0, tiles;  // of the strip
   int token;               // first row of x
   __device__ WidePlace(const WideParams& p, int unit, int rank, int warp) {
-    const int group = unit / (p.row_pairs * kTokensTogether) * kTokensTogether;
-    const int in_group = unit - group * p.row_pairs;
+    const int group = unit / (p.row_groups * kTokensTogether) * kTokensTogether;
+    const int in_group = unit - group * p.row_groups;
     const int width = min(kTokensTogether, p.token_tiles - group);
     token = (group + in_group % width) * Shape::kTokens;
     const int row_tile = in_group / width * Shape::kCluster + rank;
@@ -47,69 +48,12 @@ struct WidePlace {
     }
     row = kTileRows * strip;
     strip = min(strip, p.matrix[matrix].strips - 1);  // past the end: multiplied, not stored
+    tiles = p.matrix[matrix].tiles_per_strip;
   }
 };
 
-// The weight tiles of one warp, in the order in which it needs them, `slots` ahead of their use.
 template <typename Shape>
-class WideWeights {
- public:
-  __device__ WideWeights(const WideParams& p, uint8_t* ring, uint64_t* barriers, int first_unit,
-                         int rank, int warp, int lane)
-      : p_(p), ring_(ring), copy_(barriers, lane, p.slots), unit_(first_unit), rank_(rank), warp_(warp) {
-    Enter();
-    for (int i = 0; i < p.slots; ++i) Fetch(i);
-  }
-
-  // The oldest tile that was not freed.
-  __device__ __forceinline__ const uint8_t* Wait() {
-    copy_.Wait(slot_, parity_);
-    return ring_ + slot_ * p_.slot_bytes;
-  }
-  // All lanes have read the oldest tile.
-  __device__ __forceinline__ void Free() {
-    __syncwarp();
-    Fetch(slot_);
-    if (++slot_ == p_.slots) {
-      slot_ = 0;
-      parity_ ^= 1;
-    }
-  }
-  __device__ __forceinline__ uint32_t zero() const { return p_.zero; }
-
- private:
-  // The strip of unit_, if there is one.
-  __device__ __forceinline__ void Enter() {
-    left_ = 0;
-    if (unit_ >= p_.row_pairs * p_.token_tiles) return;
-    const WidePlace<Shape> place(p_, unit_, rank_, warp_);
-    const WideParams::Matrix& m = p_.matrix[place.matrix];
-    next_ = m.tiles + place.strip * m.strip_bytes;
-    left_ = m.tiles_per_strip;
-    bytes_ = m.tile_bytes;
-  }
-  __device__ __forceinline__ void Fetch(int slot) {
-    if (left_ > 0) {
-      copy_.Begin(slot, bytes_);
-      copy_.Copy(slot, ring_ + slot * p_.slot_bytes, next_, bytes_);
-      next_ += bytes_;
-      if (--left_ == 0) {
-        unit_ += static_cast<int>(gridDim.x) / Shape::kCluster;
-        Enter();
-      }
-    }
-    copy_.End();
-  }
-
-  const WideParams& p_;
-  uint8_t* const ring_;
-  WarpCopy<Shape::kMostSlots> copy_;
-  const uint8_t* next_ = nullptr;
-  uint32_t bytes_ = 0;
-  int left_ = 0, unit_, slot_ = 0;
-  const int rank_, warp_;
-  uint32_t parity_ = 0;
-};
+using WideWeights = WeightFeed<Shape, WidePlace<Shape>>;
 
 // The ring of x: `full` counts the bytes of a stage, `empty` the warps of the cluster that are done with it.
 template <typename Shape>
@@ -138,7 +82,7 @@ struct WideRing {
   __device__ void Produce(const WideParams& p, int first_unit, int rank) {
     constexpr int kAtoms = Shape::kTokens / 8, kShare = kAtoms / Shape::kCluster;
     const int step = static_cast<int>(gridDim.x) / Shape::kCluster;
-    for (int unit = first_unit; unit < p.row_pairs * p.token_tiles; unit += step) {
+    for (int unit = first_unit; unit < p.row_groups * p.token_tiles; unit += step) {
       const int first = WidePlace<Shape>(p, unit, rank, 0).token / 8;
       const int all = min(p.atoms - first, kAtoms);
       const int mine = min(max(all - rank * kShare, 0), kShare);
@@ -156,15 +100,6 @@ struct WideRing {
     }
   }
 };
-
-// The fragments of group `g` of a tile. After ProductWait for what last read the registers of `a`.
-template <DType T>
-__device__ __forceinline__ void WideFragments(const typename TileCodec<T>::Codes& codes,
-                                              const typename TileCodec<T>::Scales& scales, int g,
-                                              uint32_t zero, uint32_t (&a)[8]) {
-  TileCodec<T>::Fragments(codes, scales, g / TileCodec<T>::kStep, g % TileCodec<T>::kStep, a);
-  if constexpr (T == DType::kF16) MoveFragments(a, zero);
-}
 
 // One tile's sums: `tiles` weight tiles of this warp's strip against the ring.
 template <DType T, typename Shape>
@@ -249,6 +184,7 @@ struct WideShape {
   static constexpr bool kSwiGlu = kSwiGluT;
   static constexpr int kCluster = 2;
   static constexpr int kConsumers = 8;  // warps
+  static constexpr int kSplits = 1;
   static constexpr int kThreads = 32 * kConsumers + 128;  // and a warpgroup that fetches x
   static constexpr int kStageBytes = kTokens * 128;
   static constexpr int kStages = kTokens > 192 ? 4 : 6;
@@ -292,7 +228,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
                                warp, lane);
     WaitForPrevious();
     const int step = static_cast<int>(gridDim.x) / Shape::kCluster;
-    for (int unit = first_unit; unit < p.row_pairs * p.token_tiles; unit += step) {
+    for (int unit = first_unit; unit < p.row_groups * p.token_tiles; unit += step) {
       const WidePlace<Shape> place(p, unit, rank, warp);
       const WideParams::Matrix& m = p.matrix[place.matrix];
       float sum[Shape::kTokens / 2];
@@ -309,45 +245,25 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   ClusterBarrier();
 }
 
-template <typename Shape>
-absl::Status LaunchWideShape(WideParams p, StreamView stream) {
-  const auto kernel = WideMatmulKernel<Shape>;
-  int device = 0, limit = 0, multiprocessors = 0;
-  MILLRACE_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
-  MILLRACE_CUDA_RETURN_IF_ERROR(
-      cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-  MILLRACE_CUDA_RETURN_IF_ERROR(
-      cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
-  constexpr int kBarriers = 8 * (2 * Shape::kStages + Shape::kConsumers * Shape::kMostSlots);
-  const int room = limit - kBarriers - Shape::kFixedBytes;
-  p.slots = room / (Shape::kConsumers * p.slot_bytes);
-  if (p.slots > Shape::kMostSlots) p.slots = Shape::kMostSlots;
-  MILLRACE_CHECK(p.slots >= 2);
-  const int shared = Shape::kFixedBytes + p.slots * Shape::kConsumers * p.slot_bytes;
-  MILLRACE_CUDA_RETURN_IF_ERROR(
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
-  LaunchShape launch;
-  const int clusters = multiprocessors / Shape::kCluster, units = p.row_pairs * p.token_tiles;
-  launch.grid = static_cast<unsigned>(Shape::kCluster * (units < clusters ? units : clusters));
-  launch.block = Shape::kThreads;
-  launch.shared = static_cast<size_t>(shared);
-  launch.cluster = Shape::kCluster;
-  return Launch(kernel, launch, stream, p);
-}
-
 // One function per width, each defined in a .cu of its own.
 absl::Status WideMatmul128(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
 absl::Status WideMatmul176(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
 absl::Status WideMatmul256(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
 
+template <int kTokens, bool kKTypes, bool kSwiGlu>
+absl::Status LaunchWide(const WideParams& p, StreamView stream) {
+  using Shape = WideShape<kTokens, kKTypes, kSwiGlu>;
+  return LaunchResident<Shape>(WideMatmulKernel<Shape>, p, stream);
+}
+
 template <int kTokens>
 absl::Status LaunchWideTokens(const WideParams& p, bool k_types, bool swiglu, StreamView stream) {
   if (k_types) {
-    return swiglu ? LaunchWideShape<WideShape<kTokens, true, true>>(p, stream)
-                  : LaunchWideShape<WideShape<kTokens, true, false>>(p, stream);
+    return swiglu ? LaunchWide<kTokens, true, true>(p, stream)
+                  : LaunchWide<kTokens, true, false>(p, stream);
   }
-  return swiglu ? LaunchWideShape<WideShape<kTokens, false, true>>(p, stream)
-                : LaunchWideShape<WideShape<kTokens, false, false>>(p, stream);
+  return swiglu ? LaunchWide<kTokens, false, true>(p, stream)
+                : LaunchWide<kTokens, false, false>(p, stream);
 }
 
 }  // namespace millrace::cuda

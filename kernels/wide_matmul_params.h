@@ -28,7 +28,7 @@ struct WideParams {
   const uint8_t* x = nullptr;
   int n = 0, atoms = 0;   // rows of x, and their atoms
   int blocks = 0;         // of 64 columns of x
-  int row_pairs = 0;      // row tiles / 2, rounded up
+  int row_groups = 0;     // row tiles / blocks of a cluster, rounded up
   int token_tiles = 0;
   int slots = 0, slot_bytes = 0;  // of each warp's ring of weight tiles
   bool accumulate = false;
@@ -42,10 +42,18 @@ struct WideParams {
 inline constexpr int kWideTokens[] = {256, 176, 128};
 
 // The width that takes the fewest rounds of the device's clusters.
-int BestWideTokens(int row_pairs, int64_t n, int clusters);
+int BestWideTokens(int row_groups, int64_t n, int clusters);
 
 // `tokens`: one of kWideTokens. All matrices have K types, or none.
 absl::Status LaunchWideMatmul(WideParams params, int tokens, bool swiglu, StreamView stream);
+
+// Up to this many rows of x the narrow kernel (narrow_matmul.cuh) multiplies: all of one family of types in
+// one kernel leave too few registers for more.
+constexpr int MostNarrowTokens(bool k_types) { return k_types ? 64 : 32; }
+// `row_parts`: 1 or 2, its
+// row tiles have 64 times as many rows; 2 with SwiGLU. `cluster`: blocks, 2 or 4, 4 with one row part only.
+absl::Status LaunchNarrowMatmul(const WideParams& params, int row_parts, int cluster, bool swiglu,
+                                StreamView stream);
 
 }  // namespace millrace::cuda
 

@@ -1,6 +1,7 @@
-// wide-matmul-bench [N ...]: products with many activation rows on gpu0 in the shapes of llama-3.1-70B and
-// 8B: microseconds and TFLOP/s of the wide kernel at each width (* marks its choice), packing x, and beside
-// it dequantising and cuBLASLt on the same matrices. Weights are random codes; each launch reads another
+// wide-matmul-bench [N ...]: products with several or many activation rows on gpu0 in the shapes of
+// llama-3.1-70B and 8B: microseconds and TFLOP/s of the wide kernel as it chooses (*) and cut in each way
+// (wide_matmul_params.h), packing x, and beside it dequantising and cuBLASLt on the same matrices; up to 64
+// rows microseconds and GB/s of weights, and the decode kernel. Weights are random codes; each launch reads another
 // copy of them; results are compared before and after timing, and with cuBLASLt's.
 #include <algorithm>
 #include <cmath>
@@ -11,12 +12,14 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "absl/strings/str_cat.h"
 #include "kernels/cuda/buffers.h"
 #include "kernels/cuda/cublas_lt.h"
 #include "kernels/cuda/event.h"
 #include "kernels/cuda/status.h"
 #include "kernels/elementwise_cuda.h"
 #include "kernels/fp16.h"
+#include "kernels/matmul_cuda.h"
 #include "kernels/weight_tiles_cuda.h"
 #include "kernels/wide_matmul_cuda.h"
 #include "kernels/wide_matmul_params.h"
@@ -101,7 +104,7 @@ class Bench {
     up.data += TiledBytes(c.dtype, gate.rows, c.cols).count();
     return {gate, up};
   }
-  absl::Status Wide(const Case& c, int copy, const cuda::PackedRows& x, int tokens, void* y);
+  absl::Status Wide(const Case& c, int copy, const cuda::PackedRows& x, const cuda::WideTile& tile, void* y);
 
   cuda::Stream stream_;
   std::optional<DeviceBuffer> weights_;
@@ -151,13 +154,13 @@ absl::StatusOr<std::vector<float>> Bench::Values(const DeviceBuffer& buffer, int
   return out;
 }
 
-// tokens 0: as WideMatmul chooses.
-absl::Status Bench::Wide(const Case& c, int copy, const cuda::PackedRows& x, int tokens, void* y) {
+absl::Status Bench::Wide(const Case& c, int copy, const cuda::PackedRows& x,
+                         const cuda::WideTile& tile, void* y) {
   if (c.swiglu) {
     const auto [gate, up] = Halves(c, copy);
-    return cuda::WideMatmulSwiGlu(gate, up, x, {static_cast<__half*>(y), x.n, c.rows / 2}, stream(), tokens);
+    return cuda::WideMatmulSwiGlu(gate, up, x, {static_cast<__half*>(y), x.n, c.rows / 2}, stream(), tile);
   }
-  return cuda::WideMatmul({{Weights(c, copy)}}, x, false, static_cast<float*>(y), c.rows, stream(), tokens);
+  return cuda::WideMatmul({{Weights(c, copy)}}, x, false, static_cast<float*>(y), c.rows, stream(), tile);
 }
 
 double Difference(const std::vector<float>& a, const std::vector<float>& b) {
@@ -221,19 +224,46 @@ absl::Status Bench::RunSize(const Case& c, int n) {
   MILLRACE_ASSIGN_OR_RETURN(
       const double pack_us, Time(1, [&](int) { return cuda::PackRows(halves, c.cols, rows, stream()); }));
   const double flops = 2.0 * static_cast<double>(c.rows) * static_cast<double>(c.cols) * n;
-  std::printf("%-12s %-5s n %4d | cublas %8.1f us %4.0f TF dequantise %6.1f us | pack %5.1f |", c.name,
+  const bool narrow = n <= cuda::MostNarrowTokens(TileCols(c.dtype) == 256);
+  const double bytes = static_cast<double>(TiledBytes(c.dtype, c.rows, c.cols).count());
+  // TFLOP/s, or GB/s.
+  auto rate = [&](double us) { return narrow ? bytes / us / 1e3 : flops / us / 1e6; };
+  std::printf("%-12s %-5s n %4d | cublas %7.1f us %4.0f dequantise %5.1f us | pack %5.1f |", c.name,
               DTypeName(c.dtype).data(), n, gemm_us, flops / gemm_us / 1e6, dequantize_us, pack_us);
-  for (int tokens : {0, 256, 176, 128}) {
+  if (narrow) {
+    cuda::MatmulInput in;
+    in.x = halves;
+    in.ldx = c.cols;
+    in.n = n;
+    MILLRACE_ASSIGN_OR_RETURN(const double us, Time(copies_, [&](int copy) {
+      const auto [gate, up] = Halves(c, copy);
+      return c.swiglu ? cuda::SmallMatmulSwiGlu(gate, up, in, static_cast<__half*>(y.data()), c.rows / 2, stream())
+                      : cuda::SmallMatmul(Weights(c, copy), in, nullptr, false, static_cast<float*>(y.data()),
+                                          c.rows, stream());
+    }));
+    std::printf(" small %6.1f us %4.0f |", us, rate(us));
+  }
+  std::vector<cuda::WideTile> tiles = {{}};
+  if (!narrow) {
+    for (int tokens : cuda::kWideTokens) tiles.push_back({tokens, 0, 0});
+  } else if (!c.swiglu) {
+    tiles.insert(tiles.end(), {{0, 1, 2}, {0, 1, 4}, {0, 2, 2}});
+  }
+  for (const cuda::WideTile& tile : tiles) {
     MILLRACE_CUDA_RETURN_IF_ERROR(cudaMemsetAsync(result.data(), 0xff, static_cast<size_t>(result.size().count()), stream().get()));
-    auto wide = [&](int copy) { return Wide(c, copy, rows, tokens, result.data()); };
+    auto wide = [&](int copy) { return Wide(c, copy, rows, tile, result.data()); };
     MILLRACE_RETURN_IF_ERROR(wide(0));
     MILLRACE_ASSIGN_OR_RETURN(const std::vector<float> before, Values(result, count, c.swiglu));
     MILLRACE_ASSIGN_OR_RETURN(const double us, Time(copies_, wide));
     MILLRACE_RETURN_IF_ERROR(wide(0));
     MILLRACE_ASSIGN_OR_RETURN(const std::vector<float> after, Values(result, count, c.swiglu));
     const bool same = std::memcmp(before.data(), after.data(), before.size() * 4) == 0;
-    std::printf(" %s%d: %8.1f us %4.0f TF %.0e%s", tokens == 0 ? "*" : "", tokens, us, flops / us / 1e6,
-                Difference(after, expected), same ? "" : " CHANGED");
+    const bool chosen = tile.tokens + tile.row_parts == 0;
+    std::printf(" %s%s: %7.1f us %4.0f %.0e%s", chosen ? "*" : "",
+                chosen   ? ""
+                : narrow ? absl::StrCat(tile.row_parts, "x", tile.cluster).c_str()
+                         : absl::StrCat(tile.tokens).c_str(),
+                us, rate(us), Difference(after, expected), same ? "" : " CHANGED");
     std::fflush(stdout);
   }
   std::printf("\n");

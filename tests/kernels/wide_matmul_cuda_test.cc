@@ -161,14 +161,18 @@ TEST_P(WideMatmulTypeTest, ProductsMatchTheReference) {
   const bool k_type = Info(GetParam()).block_elements == 256;
   const int64_t sizes[][3] = {{1, k_type ? 256 : 32, 65},     {100, k_type ? 512 : 96, 128},
                               {272, k_type ? 2304 : 1056, 300}, {700, k_type ? 768 : 672, 515},
-                              {130, k_type ? 1024 : 960, 1025}};
+                              {130, k_type ? 1024 : 960, 1025}, {1, k_type ? 256 : 32, 1},
+                              {200, k_type ? 1536 : 1056, 9},   {272, k_type ? 2304 : 1056, 16},
+                              {700, k_type ? 768 : 672, 31},    {130, k_type ? 1280 : 992, 33},
+                              {272, k_type ? 4352 : 4128, 64}};
   for (const auto& [rows, cols, n] : sizes) {
     ASSERT_NO_FATAL_FAILURE(CheckSize(GetParam(), rows, cols, n));
   }
 }
 
 TEST_P(WideMatmulTypeTest, SwiGluOfTwoProducts) {
-  const int64_t sizes[][3] = {{96, 768, 65}, {352, 256, 300}, {64, 512, 1000}};
+  const int64_t sizes[][3] = {{96, 768, 65}, {352, 256, 300}, {64, 512, 1000},
+                              {96, 768, 9}, {352, 256, 17}, {640, 1536, 32}, {64, 512, 64}};
   for (const auto& [rows, cols, n] : sizes) {
     const Weights gate = MakeWeights(GetParam(), rows, cols), up = MakeWeights(GetParam(), rows, cols);
     const Input in = MakeInput(n, cols);
@@ -224,6 +228,27 @@ TEST_F(WideMatmulTest, MatricesThatShareTheirInput) {
     ASSERT_NO_FATAL_FAILURE(
         CheckProduct(w, in, got, {}, ldy, column, {}, false, std::string(DTypeName(w.source))));
     column += w.tiles.rows;
+  }
+}
+
+// Every way to cut the work, over matrices that no tile divides.
+TEST_F(WideMatmulTest, EveryTile) {
+  constexpr int64_t kRows = 5000, kCols = 1280;
+  const Weights w = MakeWeights(DType::kQ6_K, kRows, kCols);
+  auto check = [&](int64_t n, const cuda::WideTile& tile, const std::string& what) {
+    const Input in = MakeInput(n, kCols);
+    const auto y = Poisoned<float>(static_cast<size_t>(n * kRows));
+    ASSERT_TRUE(cuda::WideMatmul({{w.tiles}}, in.packed, false, y.as(), kRows, stream(), tile).ok());
+    CheckProduct(w, in, Download(y), {}, kRows, 0, {}, false, what);
+  };
+  for (int tokens : cuda::kWideTokens) {
+    ASSERT_NO_FATAL_FAILURE(check(700, {tokens, 0, 0}, absl::StrCat("width ", tokens)));
+  }
+  for (int n : {11, 24, 50}) {
+    for (const auto& [row_parts, cluster] : {std::pair(1, 2), std::pair(1, 4), std::pair(2, 2)}) {
+      ASSERT_NO_FATAL_FAILURE(check(n, {0, row_parts, cluster},
+                                    absl::StrCat(row_parts, " row parts, clusters of ", cluster)));
+    }
   }
 }
 
