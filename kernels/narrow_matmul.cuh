@@ -2,9 +2,9 @@
 // per width, compiled for sm_90a only.
 //
 // Reading the weights is what takes time here: sixteen warps of a block turn them into fragments, in four
-// warpgroups. A block has kRowParts * 64 weight rows; warpgroups of the same rows take turns at the weight
-// tiles along the columns, and the first adds up what the others have, in order. The blocks of a cluster
-// have different weight rows and fetch x for each other.
+// warpgroups. A block has two times 64 weight rows; the two warpgroups of the same rows take turns at the
+// weight tiles along the columns, and the first adds what the second has. The blocks of a cluster have
+// different weight rows and fetch x for each other.
 #ifndef MILLRACE_KERNELS_NARROW_MATMUL_CUH_
 #define MILLRACE_KERNELS_NARROW_MATMUL_CUH_
 
@@ -20,15 +20,14 @@
 
 namespace millrace::cuda {
 
-template <int kTokensT, bool kKTypesT, int kRowPartsT, int kClusterT, bool kSwiGluT>
+template <int kTokensT, bool kKTypesT, bool kSwiGluT>
 struct NarrowShape {
   static constexpr int kTokens = kTokensT;
   static constexpr bool kKTypes = kKTypesT;
-  static constexpr int kRowParts = kRowPartsT;
-  static constexpr int kCluster = kClusterT;
   static constexpr bool kSwiGlu = kSwiGluT;
-  static_assert(!kSwiGlu || kRowParts == 2);      // gate, up
-  static constexpr int kSplits = 4 / kRowParts;   // warpgroups that share rows
+  static constexpr int kRowParts = 2;  // of a block's rows, or gate and up
+  static constexpr int kSplits = 2;    // warpgroups that share rows
+  static constexpr int kCluster = 2;
   static constexpr int kConsumers = 16;           // warps
   static constexpr int kThreads = 32 * kConsumers + 128;
   static constexpr int kStageBytes = kTokens * 128;  // 64 columns of x
@@ -36,10 +35,15 @@ struct NarrowShape {
   static constexpr int kMostSlots = 4;
   static constexpr int kRing = static_cast<int>(kStages) * kStageBytes;
   static constexpr int kSums = kTokens / 2;  // of a thread
-  static constexpr int kExchange = (4 - kRowParts) * 128 * kSums * 4;
+  static constexpr int kExchange = kRowParts * 128 * kSums * 4;
   static constexpr int kFixedBytes = 1024 + kRing + kExchange;
-  // Weight tiles of one warpgroup are this many blocks of x long.
-  static constexpr uint32_t kTileBlocks = kKTypes ? 4 : 1;
+  // Blocks of x along a weight tile. A stage always serves the same warpgroups, so that they see each of
+  // its phases: x is filled up to whole turns.
+  static constexpr uint32_t kTileBlocks = kKTypes ? 4 : 1, kTurn = kSplits * kTileBlocks;
+  static_assert(kStages % kTurn == 0);
+  __device__ static int BlocksInTurns(int blocks) {
+    return (blocks + static_cast<int>(kTurn) - 1) / static_cast<int>(kTurn) * static_cast<int>(kTurn);
+  }
 };
 
 template <typename Shape>
@@ -79,15 +83,26 @@ struct NarrowRing {
   __device__ __forceinline__ void Free(uint32_t number, int lane) const {
     if (lane < Shape::kCluster) ArriveAt(empty + number % Shape::kStages, lane);
   }
+  // The turn's last tile, past the end of the strip.
+  __device__ __forceinline__ void SkipTile(uint32_t number, int lane) const {
+    for (uint32_t i = 0; i < Shape::kTileBlocks; ++i) {
+      Wait(number + i);
+      Free(number + i, lane);
+    }
+  }
   // One thread of the block: x, once for each unit.
   __device__ void Produce(const WideParams& p, int units, int rank) const {
     const uint32_t bytes = p.atoms * kAtomBytes, share = bytes / Shape::kCluster;
     uint32_t number = 0;
     for (int unit = 0; unit < units; ++unit) {
       const uint8_t* from = p.x + rank * share;
-      for (int block = 0; block < p.blocks; ++block, ++number, from += bytes) {
+      for (int block = 0; block < Shape::BlocksInTurns(p.blocks); ++block, ++number, from += bytes) {
         const uint32_t stage = number % Shape::kStages;
         WaitFor(empty + stage, (number / Shape::kStages + 1) % 2);
+        if (block >= p.blocks) {
+          ArriveExpecting(full + stage, 0);
+          continue;
+        }
         ArriveExpecting(full + stage, bytes);
         CopyToCluster<Shape::kCluster>(data + stage * Shape::kStageBytes + rank * share, from, share,
                                        full + stage);
@@ -104,7 +119,7 @@ __device__ __forceinline__ void NarrowSums(NarrowWeights<Shape>& weights, const 
   using Codec = TileCodec<T>;
   using Product = WarpgroupProduct<Shape::kTokens>;
   constexpr int kGroups = Codec::kTileCols / 32;
-  if (tiles <= 0) return;
+  if (tiles == 0) return;
   uint32_t a[2][8];
   const uint8_t* tile = weights.Wait();
   typename Codec::Scales scales = Codec::LoadScales(tile, lane);
@@ -207,15 +222,13 @@ __device__ __forceinline__ void NarrowSwiGlu(const WideParams& p, int row, int w
   if (warp / 4 == 1) return;
 #pragma unroll
   for (int e = 0; e < Shape::kTokens / 8; ++e) {
-    __half v[2][2];
 #pragma unroll
     for (int at = 0; at < 4; ++at) {
+      const int to = row + g + 8 * (at / 2), token = 8 * e + 2 * t + at % 2;
       const float gate = sum[4 * e + at] * p.matrix[0].multiplier;
       const float result = gate / (1.0f + __expf(-gate)) * up[(4 * e + at) * 128];
-      v[at / 2][at % 2] =
-          SaturatedHalf(row + g + 8 * (at / 2) < p.matrix[0].rows ? result : 0.0f);
+      if (to < p.matrix[0].rows && token < p.n) p.halves[token * p.ldy + to] = SaturatedHalf(result);
     }
-    StorePacked(p, row, 8 * e + 2 * t, lane, v);
   }
 }
 
@@ -255,7 +268,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
                                  warp, lane);
     WaitForPrevious();
     uint32_t number = 0;
-    for (int unit = first_unit; unit < p.row_groups; unit += step, number += p.blocks) {
+    for (int unit = first_unit; unit < p.row_groups; unit += step, number += Shape::BlocksInTurns(p.blocks)) {
       const NarrowPlace<Shape> place(p, unit, rank, warp);
       const WideParams::Matrix& m = p.matrix[place.matrix];
       float sum[Shape::kSums];
@@ -263,6 +276,9 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
       for (int i = 0; i < Shape::kSums; ++i) sum[i] = 0;
       const uint32_t first = number + place.first_tile * Shape::kTileBlocks;
       NarrowSumsOf(m.dtype, weights, x, first, place.tiles, lane, sum);
+      if (Shape::kSplits * place.tiles + place.first_tile == m.tiles_per_strip + 1) {
+        x.SkipTile(first + place.tiles * Shape::kTurn, lane);
+      }
       NarrowReduce<Shape>(warp, exchange, sum);
       if (warp / 4 >= Shape::kRowParts) continue;
       if constexpr (Shape::kSwiGlu) {
@@ -275,35 +291,26 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   ClusterBarrier();
 }
 
-template <int kTokens, bool kKTypes, int kRowParts, int kCluster, bool kSwiGlu>
+template <int kTokens, bool kKTypes, bool kSwiGlu>
 absl::Status LaunchNarrow(const WideParams& p, StreamView stream) {
-  using Shape = NarrowShape<kTokens, kKTypes, kRowParts, kCluster, kSwiGlu>;
+  using Shape = NarrowShape<kTokens, kKTypes, kSwiGlu>;
   return LaunchResident<Shape>(NarrowMatmulKernel<Shape>, p, stream);
 }
 
-template <int kTokens, bool kKTypes>
-absl::Status LaunchNarrowOf(const WideParams& p, int row_parts, int cluster, bool swiglu,
-                            StreamView stream) {
-  if (swiglu) return LaunchNarrow<kTokens, kKTypes, 2, 2, true>(p, stream);
-  if (row_parts == 2) return LaunchNarrow<kTokens, kKTypes, 2, 2, false>(p, stream);
-  return cluster == 4 ? LaunchNarrow<kTokens, kKTypes, 1, 4, false>(p, stream)
-                      : LaunchNarrow<kTokens, kKTypes, 1, 2, false>(p, stream);
-}
-
 // One function per width, each defined in a .cu of its own.
-absl::Status NarrowMatmul16(const WideParams& p, bool k_types, int row_parts, int cluster, bool swiglu,
-                            StreamView stream);
-absl::Status NarrowMatmul32(const WideParams& p, bool k_types, int row_parts, int cluster, bool swiglu,
-                            StreamView stream);
-absl::Status NarrowMatmul64(const WideParams& p, bool k_types, int row_parts, int cluster, bool swiglu,
-                            StreamView stream);
+absl::Status NarrowMatmul16(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
+absl::Status NarrowMatmul32(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
+absl::Status NarrowMatmul64(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
 
 template <int kTokens>
-absl::Status LaunchNarrowTokens(const WideParams& p, bool k_types, int row_parts, int cluster,
-                                bool swiglu, StreamView stream) {
-  if (k_types) return LaunchNarrowOf<kTokens, true>(p, row_parts, cluster, swiglu, stream);
+absl::Status LaunchNarrowTokens(const WideParams& p, bool k_types, bool swiglu, StreamView stream) {
+  if (k_types) {
+    return swiglu ? LaunchNarrow<kTokens, true, true>(p, stream)
+                  : LaunchNarrow<kTokens, true, false>(p, stream);
+  }
   if constexpr (kTokens <= MostNarrowTokens(false)) {
-    return LaunchNarrowOf<kTokens, false>(p, row_parts, cluster, swiglu, stream);
+    return swiglu ? LaunchNarrow<kTokens, false, true>(p, stream)
+                  : LaunchNarrow<kTokens, false, false>(p, stream);
   }
   return absl::InternalError("NarrowMatmul: too many rows for this type");
 }

@@ -2,9 +2,8 @@
 
 namespace millrace::cuda {
 
-absl::Status NarrowMatmul32(const WideParams& p, bool k_types, int row_parts, int cluster, bool swiglu,
-                            StreamView stream) {
-  return LaunchNarrowTokens<32>(p, k_types, row_parts, cluster, swiglu, stream);
+absl::Status NarrowMatmul32(const WideParams& p, bool k_types, bool swiglu, StreamView stream) {
+  return LaunchNarrowTokens<32>(p, k_types, swiglu, stream);
 }
 
 }  // namespace millrace::cuda

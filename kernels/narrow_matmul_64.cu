@@ -2,9 +2,8 @@
 
 namespace millrace::cuda {
 
-absl::Status NarrowMatmul64(const WideParams& p, bool k_types, int row_parts, int cluster, bool swiglu,
-                            StreamView stream) {
-  return LaunchNarrowTokens<64>(p, k_types, row_parts, cluster, swiglu, stream);
+absl::Status NarrowMatmul64(const WideParams& p, bool k_types, bool swiglu, StreamView stream) {
+  return LaunchNarrowTokens<64>(p, k_types, swiglu, stream);
 }
 
 }  // namespace millrace::cuda

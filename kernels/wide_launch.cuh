@@ -26,20 +26,7 @@ absl::Status LaunchResident(void (*kernel)(WideParams), WideParams p, StreamView
   MILLRACE_CUDA_RETURN_IF_ERROR(
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
   LaunchShape launch;
-  int clusters = multiprocessors / Shape::kCluster;
-  if (Shape::kCluster > 2) {
-    // A cluster lies in one of the chip's partitions; some multiprocessors may be left over.
-    cudaLaunchAttribute attribute{};
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim = {Shape::kCluster, 1, 1};
-    cudaLaunchConfig_t config{};
-    config.gridDim = static_cast<unsigned>(clusters * Shape::kCluster);
-    config.blockDim = Shape::kThreads;
-    config.dynamicSmemBytes = static_cast<size_t>(shared);
-    config.attrs = &attribute;
-    config.numAttrs = 1;
-    MILLRACE_CUDA_RETURN_IF_ERROR(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config));
-  }
+  const int clusters = multiprocessors / Shape::kCluster;
   const int units = p.row_groups * p.token_tiles;
   launch.grid = static_cast<unsigned>(Shape::kCluster * (units < clusters ? units : clusters));
   launch.block = Shape::kThreads;

@@ -12,15 +12,14 @@ namespace millrace::cuda {
 absl::Status WideMatmul128(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
 absl::Status WideMatmul176(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
 absl::Status WideMatmul256(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
-absl::Status NarrowMatmul16(const WideParams& p, bool k_types, int row_parts, int cluster, bool swiglu,
-                            StreamView stream);
-absl::Status NarrowMatmul32(const WideParams& p, bool k_types, int row_parts, int cluster, bool swiglu,
-                            StreamView stream);
-absl::Status NarrowMatmul64(const WideParams& p, bool k_types, int row_parts, int cluster, bool swiglu,
-                            StreamView stream);
+absl::Status NarrowMatmul16(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
+absl::Status NarrowMatmul32(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
+absl::Status NarrowMatmul64(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
 #endif
 
 namespace {
+
+constexpr int kRowTile = 128;  // weight rows of a block
 
 // Adds a matrix whose row tiles have `tile_rows` rows.
 void Add(const WideMatrix& from, int tile_rows, WideParams& p, int64_t& column, int& row_tiles) {
@@ -49,12 +48,12 @@ void SetInput(const PackedRows& x, WideParams& p) {
   p.blocks = static_cast<int>((x.cols + 63) / 64);
 }
 
-absl::StatusOr<int> Multiprocessors() {
+absl::StatusOr<int> Clusters() {
   int device = 0, multiprocessors = 0;
   MILLRACE_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
   MILLRACE_CUDA_RETURN_IF_ERROR(
       cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
-  return multiprocessors;
+  return multiprocessors / 2;
 }
 
 bool IsKType(DType dtype) { return TileCols(dtype) == 256; }
@@ -100,60 +99,58 @@ absl::Status LaunchWideMatmul(WideParams p, int tokens, bool swiglu, StreamView 
   return absl::UnimplementedError("WideMatmul: not in this build");
 }
 
-absl::Status LaunchNarrowMatmul(const WideParams& p, int row_parts, int cluster, bool swiglu,
-                                StreamView stream) {
+absl::Status LaunchNarrowMatmul(const WideParams& p, bool swiglu, StreamView stream) {
 #ifdef MILLRACE_HAVE_WGMMA
   const bool k_types = IsKType(p.matrix[0].dtype);
-  if (p.n <= 16) return NarrowMatmul16(p, k_types, row_parts, cluster, swiglu, stream);
-  if (p.n <= 32) return NarrowMatmul32(p, k_types, row_parts, cluster, swiglu, stream);
-  if (p.n <= 64) return NarrowMatmul64(p, k_types, row_parts, cluster, swiglu, stream);
+  if (p.n <= 16) return NarrowMatmul16(p, k_types, swiglu, stream);
+  if (p.n <= 32) return NarrowMatmul32(p, k_types, swiglu, stream);
+  if (p.n <= 64) return NarrowMatmul64(p, k_types, swiglu, stream);
 #endif
   return absl::UnimplementedError("WideMatmul: not in this build");
 }
 
 namespace {
 
-int64_t RoundsOf(int64_t units, int64_t places) { return (units + places - 1) / places; }
-
-// The row parts that keep the blocks busy the shortest; of equal ones the more, which read x less often.
-int BestRowParts(absl::Span<const WideMatrix> matrices, int multiprocessors) {
-  int64_t rounds[3] = {0, 0, 0};
-  for (int parts : {1, 2}) {
-    int64_t tiles = 0;
-    for (const WideMatrix& m : matrices) tiles += RoundsOf(m.tiles.rows, 64 * parts);
-    rounds[parts] = parts * RoundsOf(tiles, multiprocessors);
-  }
-  return rounds[1] < rounds[2] ? 1 : 2;
-}
-
-// Products of the matrices of one family; `matrices` are all.
-absl::Status WideFamily(absl::Span<const WideMatrix> matrices, bool k_types, WideParams p,
-                        const WideTile& tile, StreamView stream) {
-  MILLRACE_ASSIGN_OR_RETURN(const int multiprocessors, Multiprocessors());
-  const bool narrow = p.n <= MostNarrowTokens(k_types);
-  const int row_parts = tile.row_parts > 0 ? tile.row_parts : BestRowParts(matrices, multiprocessors);
-  const int cluster = narrow && tile.cluster > 0 ? tile.cluster : 2;
+// Products of the matrices of one family; `matrices` are all. `tokens`: 0, or the width.
+absl::Status WideFamily(absl::Span<const WideMatrix> matrices, bool k_types, WideParams p, int tokens,
+                        StreamView stream) {
   int64_t column = 0;
   int row_tiles = 0;
   for (const WideMatrix& matrix : matrices) {
     if (IsKType(matrix.tiles.dtype) == k_types) {
-      Add(matrix, narrow ? 64 * row_parts : 128, p, column, row_tiles);
+      Add(matrix, kRowTile, p, column, row_tiles);
     } else {
       column += matrix.tiles.rows;
     }
   }
   if (p.matrices == 0) return absl::OkStatus();
-  p.row_groups = (row_tiles + cluster - 1) / cluster;
+  p.row_groups = (row_tiles + 1) / 2;
   p.token_tiles = 1;
-  if (narrow) return LaunchNarrowMatmul(p, row_parts, cluster, false, stream);
-  const int tokens = tile.tokens > 0 ? tile.tokens : BestWideTokens(p.row_groups, p.n, multiprocessors / 2);
+  if (p.n <= MostNarrowTokens(k_types)) return LaunchNarrowMatmul(p, false, stream);
+  MILLRACE_ASSIGN_OR_RETURN(const int clusters, Clusters());
+  if (tokens == 0) tokens = BestWideTokens(p.row_groups, p.n, clusters);
   return LaunchWideMatmul(p, tokens, false, stream);
+}
+
+// Gate and up of the same row tiles.
+WideParams SwiGluParams(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x) {
+  MILLRACE_CHECK(WideSwiGluTakes(gate.dtype, up.dtype) && gate.rows == up.rows);
+  MILLRACE_CHECK(gate.cols == x.cols && up.cols == x.cols && x.n > 0);
+  WideParams p;
+  SetInput(x, p);
+  p.token_tiles = 1;
+  int64_t column = 0;
+  int row_tiles = 0, same = 0;
+  Add({gate}, kRowTile / 2, p, column, row_tiles);
+  Add({up}, kRowTile / 2, p, column, same);
+  p.row_groups = (row_tiles + 1) / 2;
+  return p;
 }
 
 }  // namespace
 
 absl::Status WideMatmul(absl::Span<const WideMatrix> matrices, const PackedRows& x, bool accumulate,
-                        float* y, int64_t ldy, StreamView stream, const WideTile& tile) {
+                        float* y, int64_t ldy, StreamView stream, int tokens) {
   MILLRACE_CHECK(!matrices.empty() && matrices.size() <= size_t{kMostWideMatrices} && x.n > 0);
   for (const WideMatrix& matrix : matrices) MILLRACE_CHECK(matrix.tiles.cols == x.cols);
   WideParams p;
@@ -161,31 +158,31 @@ absl::Status WideMatmul(absl::Span<const WideMatrix> matrices, const PackedRows&
   p.accumulate = accumulate;
   p.y = y;
   p.ldy = ldy;
-  MILLRACE_RETURN_IF_ERROR(WideFamily(matrices, true, p, tile, stream));
-  return WideFamily(matrices, false, p, tile, stream);
+  MILLRACE_RETURN_IF_ERROR(WideFamily(matrices, true, p, tokens, stream));
+  return WideFamily(matrices, false, p, tokens, stream);
 }
 
 bool WideSwiGluTakes(DType gate, DType up) { return IsKType(gate) == IsKType(up); }
 
 absl::Status WideMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
-                              const PackedRows& out, StreamView stream, const WideTile& tile) {
-  MILLRACE_CHECK(WideSwiGluTakes(gate.dtype, up.dtype) && gate.rows == up.rows);
-  MILLRACE_CHECK(gate.cols == x.cols && up.cols == x.cols && out.cols == gate.rows && out.n == x.n);
-  MILLRACE_ASSIGN_OR_RETURN(const int multiprocessors, Multiprocessors());
-  WideParams p;
-  SetInput(x, p);
+                              const PackedRows& out, StreamView stream, int tokens) {
+  MILLRACE_CHECK(out.cols == gate.rows && out.n == x.n);
+  WideParams p = SwiGluParams(gate, up, x);
   p.out = reinterpret_cast<uint8_t*>(out.data);
-  int64_t column = 0;
-  int row_tiles = 0;
-  Add({gate}, 64, p, column, row_tiles);
-  int same = 0;  // up's row tiles are gate's
-  Add({up}, 64, p, column, same);
-  p.row_groups = (row_tiles + 1) / 2;
-  p.token_tiles = 1;
-  if (x.n <= MostNarrowTokens(IsKType(gate.dtype))) return LaunchNarrowMatmul(p, 2, 2, true, stream);
-  const int tokens =
-      tile.tokens > 0 ? tile.tokens : BestWideTokens(p.row_groups, x.n, multiprocessors / 2);
+  MILLRACE_ASSIGN_OR_RETURN(const int clusters, Clusters());
+  if (tokens == 0) tokens = BestWideTokens(p.row_groups, x.n, clusters);
   return LaunchWideMatmul(p, tokens, true, stream);
+}
+
+int MostNarrowRows(const WeightTiles& w) { return MostNarrowTokens(IsKType(w.dtype)); }
+
+absl::Status NarrowMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
+                                __half* out, int64_t ldo, StreamView stream) {
+  MILLRACE_CHECK(x.n <= MostNarrowRows(gate) && ldo >= gate.rows);
+  WideParams p = SwiGluParams(gate, up, x);
+  p.halves = out;
+  p.ldy = ldo;
+  return LaunchNarrowMatmul(p, true, stream);
 }
 
 }  // namespace millrace::cuda

@@ -21,18 +21,13 @@ struct WideMatrix {
 };
 inline constexpr int kMostWideMatrices = 4;
 
-// How the work is cut, for tests and benchmarks (wide_matmul_params.h has what there is); zeros: as fits the
-// shape.
-struct WideTile {
-  int tokens = 0;                  // more than MostNarrowTokens rows of x
-  int row_parts = 0, cluster = 0;  // fewer
-};
-
 // y[i, r] (+)= multiplier * sum_k x[i, k] * W[r, k] (+ bias[r]). y: f32, rows ldy floats apart. Codes times
 // scales are rounded to f16, products accumulate in FP32 in an order that depends on shapes only. The
 // caller guarantees that no kernel queued before writes weights: they are read early (launch.cuh).
+// `tokens`: rows of x in a tile, one of kWideTokens (wide_matmul_params.h), for tests and benchmarks; 0: as
+// fits the shape.
 absl::Status WideMatmul(absl::Span<const WideMatrix> matrices, const PackedRows& x, bool accumulate,
-                        float* y, int64_t ldy, StreamView stream, const WideTile& tile = {});
+                        float* y, int64_t ldy, StreamView stream, int tokens = 0);
 
 // Whether gate and up of these types can be multiplied together: both K types, or neither.
 bool WideSwiGluTakes(DType gate, DType up);
@@ -40,7 +35,13 @@ bool WideSwiGluTakes(DType gate, DType up);
 // out[i, r] = silu(gate . x[i]) * (up . x[i]) as f16, saturated, packed: out.cols = gate.rows = up.rows.
 // Rows that fill up the last atom are written too.
 absl::Status WideMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
-                              const PackedRows& out, StreamView stream, const WideTile& tile = {});
+                              const PackedRows& out, StreamView stream, int tokens = 0);
+
+// Rows of x up to which such products read weights about as fast as memory gives them.
+int MostNarrowRows(const WeightTiles& w);
+// The same of at most MostNarrowRows(gate) rows, not packed: rows ldo halves apart.
+absl::Status NarrowMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
+                                __half* out, int64_t ldo, StreamView stream);
 
 }  // namespace millrace::cuda
 

@@ -34,8 +34,9 @@ struct WideParams {
   bool accumulate = false;
   float* y = nullptr;
   int64_t ldy = 0;
-  uint8_t* out = nullptr;  // SwiGLU: packed
-  uint32_t zero = 0;       // for MoveFragments (wgmma.cuh)
+  uint8_t* out = nullptr;    // SwiGLU of the wide kernel: packed
+  __half* halves = nullptr;  // of the narrow one: rows ldy apart
+  uint32_t zero = 0;         // for MoveFragments (wgmma.cuh)
 };
 
 // Widths of a tile, in rows of x.
@@ -50,10 +51,7 @@ absl::Status LaunchWideMatmul(WideParams params, int tokens, bool swiglu, Stream
 // Up to this many rows of x the narrow kernel (narrow_matmul.cuh) multiplies: all of one family of types in
 // one kernel leave too few registers for more.
 constexpr int MostNarrowTokens(bool k_types) { return k_types ? 64 : 32; }
-// `row_parts`: 1 or 2, its
-// row tiles have 64 times as many rows; 2 with SwiGLU. `cluster`: blocks, 2 or 4, 4 with one row part only.
-absl::Status LaunchNarrowMatmul(const WideParams& params, int row_parts, int cluster, bool swiglu,
-                                StreamView stream);
+absl::Status LaunchNarrowMatmul(const WideParams& params, bool swiglu, StreamView stream);
 
 }  // namespace millrace::cuda
 

@@ -104,7 +104,7 @@ class Bench {
     up.data += TiledBytes(c.dtype, gate.rows, c.cols).count();
     return {gate, up};
   }
-  absl::Status Wide(const Case& c, int copy, const cuda::PackedRows& x, const cuda::WideTile& tile, void* y);
+  absl::Status Wide(const Case& c, int copy, const cuda::PackedRows& x, int tokens, void* y);
 
   cuda::Stream stream_;
   std::optional<DeviceBuffer> weights_;
@@ -155,12 +155,16 @@ absl::StatusOr<std::vector<float>> Bench::Values(const DeviceBuffer& buffer, int
 }
 
 absl::Status Bench::Wide(const Case& c, int copy, const cuda::PackedRows& x,
-                         const cuda::WideTile& tile, void* y) {
+                         int tokens, void* y) {
+  if (c.swiglu && x.n <= cuda::MostNarrowRows(Weights(c, copy))) {
+    const auto [gate, up] = Halves(c, copy);
+    return cuda::NarrowMatmulSwiGlu(gate, up, x, static_cast<__half*>(y), c.rows / 2, stream());
+  }
   if (c.swiglu) {
     const auto [gate, up] = Halves(c, copy);
-    return cuda::WideMatmulSwiGlu(gate, up, x, {static_cast<__half*>(y), x.n, c.rows / 2}, stream(), tile);
+    return cuda::WideMatmulSwiGlu(gate, up, x, {static_cast<__half*>(y), x.n, c.rows / 2}, stream(), tokens);
   }
-  return cuda::WideMatmul({{Weights(c, copy)}}, x, false, static_cast<float*>(y), c.rows, stream(), tile);
+  return cuda::WideMatmul({{Weights(c, copy)}}, x, false, static_cast<float*>(y), c.rows, stream(), tokens);
 }
 
 double Difference(const std::vector<float>& a, const std::vector<float>& b) {
@@ -214,17 +218,17 @@ absl::Status Bench::RunSize(const Case& c, int n) {
   MILLRACE_RETURN_IF_ERROR(multiply(0));
   DeviceBuffer& result = c.swiglu ? act : y;
   const int64_t count = c.swiglu ? act.size().count() / 2 : static_cast<int64_t>(n) * c.rows;
-  if (c.swiglu) {
+  const bool narrow = n <= cuda::MostNarrowTokens(TileCols(c.dtype) == 256);
+  if (c.swiglu && !narrow) {
     MILLRACE_RETURN_IF_ERROR(cuda::PackRows(static_cast<const __half*>(act.data()), out_cols,
                                             {static_cast<__half*>(again.data()), n, out_cols}, stream()));
   }
-  MILLRACE_ASSIGN_OR_RETURN(const std::vector<float> expected, Values(c.swiglu ? again : y, count, c.swiglu));
+  MILLRACE_ASSIGN_OR_RETURN(const std::vector<float> expected, Values(c.swiglu && !narrow ? again : result, count, c.swiglu));
   MILLRACE_ASSIGN_OR_RETURN(const double dequantize_us, Time(copies_, dequantize));
   MILLRACE_ASSIGN_OR_RETURN(const double gemm_us, Time(1, multiply));
   MILLRACE_ASSIGN_OR_RETURN(
       const double pack_us, Time(1, [&](int) { return cuda::PackRows(halves, c.cols, rows, stream()); }));
   const double flops = 2.0 * static_cast<double>(c.rows) * static_cast<double>(c.cols) * n;
-  const bool narrow = n <= cuda::MostNarrowTokens(TileCols(c.dtype) == 256);
   const double bytes = static_cast<double>(TiledBytes(c.dtype, c.rows, c.cols).count());
   // TFLOP/s, or GB/s.
   auto rate = [&](double us) { return narrow ? bytes / us / 1e3 : flops / us / 1e6; };
@@ -243,26 +247,18 @@ absl::Status Bench::RunSize(const Case& c, int n) {
     }));
     std::printf(" small %6.1f us %4.0f |", us, rate(us));
   }
-  std::vector<cuda::WideTile> tiles = {{}};
-  if (!narrow) {
-    for (int tokens : cuda::kWideTokens) tiles.push_back({tokens, 0, 0});
-  } else if (!c.swiglu) {
-    tiles.insert(tiles.end(), {{0, 1, 2}, {0, 1, 4}, {0, 2, 2}});
-  }
-  for (const cuda::WideTile& tile : tiles) {
+  std::vector<int> widths = {0};
+  if (!narrow) widths.insert(widths.end(), std::begin(cuda::kWideTokens), std::end(cuda::kWideTokens));
+  for (int tokens : widths) {
     MILLRACE_CUDA_RETURN_IF_ERROR(cudaMemsetAsync(result.data(), 0xff, static_cast<size_t>(result.size().count()), stream().get()));
-    auto wide = [&](int copy) { return Wide(c, copy, rows, tile, result.data()); };
+    auto wide = [&](int copy) { return Wide(c, copy, rows, tokens, result.data()); };
     MILLRACE_RETURN_IF_ERROR(wide(0));
     MILLRACE_ASSIGN_OR_RETURN(const std::vector<float> before, Values(result, count, c.swiglu));
     MILLRACE_ASSIGN_OR_RETURN(const double us, Time(copies_, wide));
     MILLRACE_RETURN_IF_ERROR(wide(0));
     MILLRACE_ASSIGN_OR_RETURN(const std::vector<float> after, Values(result, count, c.swiglu));
     const bool same = std::memcmp(before.data(), after.data(), before.size() * 4) == 0;
-    const bool chosen = tile.tokens + tile.row_parts == 0;
-    std::printf(" %s%s: %7.1f us %4.0f %.0e%s", chosen ? "*" : "",
-                chosen   ? ""
-                : narrow ? absl::StrCat(tile.row_parts, "x", tile.cluster).c_str()
-                         : absl::StrCat(tile.tokens).c_str(),
+    std::printf(" %s: %7.1f us %4.0f %.0e%s", tokens == 0 ? "*" : absl::StrCat(tokens).c_str(),
                 us, rate(us), Difference(after, expected), same ? "" : " CHANGED");
     std::fflush(stdout);
   }

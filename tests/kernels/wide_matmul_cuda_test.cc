@@ -235,19 +235,38 @@ TEST_F(WideMatmulTest, MatricesThatShareTheirInput) {
 TEST_F(WideMatmulTest, EveryTile) {
   constexpr int64_t kRows = 5000, kCols = 1280;
   const Weights w = MakeWeights(DType::kQ6_K, kRows, kCols);
-  auto check = [&](int64_t n, const cuda::WideTile& tile, const std::string& what) {
+  auto check = [&](int64_t n, int tokens) {
     const Input in = MakeInput(n, kCols);
     const auto y = Poisoned<float>(static_cast<size_t>(n * kRows));
-    ASSERT_TRUE(cuda::WideMatmul({{w.tiles}}, in.packed, false, y.as(), kRows, stream(), tile).ok());
-    CheckProduct(w, in, Download(y), {}, kRows, 0, {}, false, what);
+    ASSERT_TRUE(cuda::WideMatmul({{w.tiles}}, in.packed, false, y.as(), kRows, stream(), tokens).ok());
+    CheckProduct(w, in, Download(y), {}, kRows, 0, {}, false, absl::StrCat(n, " in ", tokens));
   };
-  for (int tokens : cuda::kWideTokens) {
-    ASSERT_NO_FATAL_FAILURE(check(700, {tokens, 0, 0}, absl::StrCat("width ", tokens)));
-  }
-  for (int n : {11, 24, 50}) {
-    for (const auto& [row_parts, cluster] : {std::pair(1, 2), std::pair(1, 4), std::pair(2, 2)}) {
-      ASSERT_NO_FATAL_FAILURE(check(n, {0, row_parts, cluster},
-                                    absl::StrCat(row_parts, " row parts, clusters of ", cluster)));
+  for (int tokens : cuda::kWideTokens) ASSERT_NO_FATAL_FAILURE(check(700, tokens));
+  for (int n : {11, 24, 50}) ASSERT_NO_FATAL_FAILURE(check(n, 0));
+}
+
+// Several rounds of tiles whose columns do not fill the turns of the warpgroups.
+TEST_P(WideMatmulTypeTest, SwiGluOfFewRows) {
+  const bool k_type = Info(GetParam()).block_elements == 256;
+  const int64_t sizes[][3] = {{96, 768, 9}, {20032, k_type ? 768 : 160, 17}, {640, 1536, 32}, {64, 512, 64}};
+  for (const auto& [rows, cols, n] : sizes) {
+    const Weights gate = MakeWeights(GetParam(), rows, cols), up = MakeWeights(GetParam(), rows, cols);
+    if (n > cuda::MostNarrowRows(gate.tiles)) continue;
+    const Input in = MakeInput(n, cols);
+    const auto g = Poisoned<float>(static_cast<size_t>(n * rows)), u = Poisoned<float>(g.count);
+    ASSERT_TRUE(cuda::WideMatmul({{gate.tiles}}, in.packed, false, g.as(), rows, stream()).ok());
+    ASSERT_TRUE(cuda::WideMatmul({{up.tiles}}, in.packed, false, u.as(), rows, stream()).ok());
+    const int64_t ldo = rows + 8;
+    const auto out = Poisoned<uint16_t>(static_cast<size_t>(n * ldo));
+    ASSERT_TRUE(cuda::NarrowMatmulSwiGlu(gate.tiles, up.tiles, in.packed, out.as<__half>(), ldo, stream()).ok());
+    const std::vector<float> gates = Download(g), ups = Download(u);
+    const std::vector<uint16_t> got = Download(out);
+    for (size_t i = 0; i < gates.size(); ++i) {
+      const double v = gates[i] / (1.0 + std::exp(-static_cast<double>(gates[i]))) * ups[i];
+      const double expected = std::clamp(v, -65504.0, 65504.0);
+      const size_t row = i / static_cast<size_t>(rows), column = i % static_cast<size_t>(rows);
+      ASSERT_NEAR(HalfToFloat(got[row * static_cast<size_t>(ldo) + column]), expected, 0x1p-9 * std::fabs(expected) + 1e-3)
+          << DTypeName(GetParam()) << " " << rows << "x" << cols << " n " << n << " row of x " << row << " weight row " << column;
     }
   }
 }

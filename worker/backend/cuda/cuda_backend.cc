@@ -39,6 +39,8 @@ using cuda::DeviceBuffer;
 constexpr absl::Duration kPassTimeout = absl::Seconds(120);
 // Recorded passes kept; one more starts afresh.
 constexpr size_t kMaxGraphs = 96;
+// From so many rows on wide products of normed rows are faster than the decode kernels.
+constexpr int64_t kLeastWideRows = 17;
 
 Bytes SizeOf(size_t bytes) { return Bytes(static_cast<int64_t>(bytes)); }
 
@@ -401,7 +403,7 @@ absl::Status CudaBackend::RmsNorm(FloatView hidden, const float* weight,
                                   const Activations& normed) {
   auto* out = static_cast<__half*>(normed.data);
   norm_ = {};
-  normed_packed_ = wide_ && hidden.rows > kGpuSmallBatchTokens && cuda::RmsNormPacks(hidden.cols);
+  normed_packed_ = wide_ && hidden.rows >= kLeastWideRows && cuda::RmsNormPacks(hidden.cols);
   if (normed_packed_) {
     return cuda::RmsNormPacked(hidden.data, hidden.stride, weight, model_.norm_epsilon,
                                {out, hidden.rows, hidden.cols}, stream());
@@ -433,8 +435,9 @@ WideRows CudaBackend::WideRowsOf(const Activations& x) const {
 
 absl::Status CudaBackend::Multiply(const Activations& x, WeightsId weights, bool accumulate,
                                    FloatView out) {
-  if (x.rows > kGpuSmallBatchTokens && wide_) {
-    return wide_->Multiply(weights.value, WideRowsOf(x), accumulate, out.data, out.stride, stream());
+  const WideRows wide = WideRowsOf(x);
+  if (wide.packed || (wide_ && x.rows > kGpuSmallBatchTokens)) {
+    return wide_->Multiply(weights.value, wide, accumulate, out.data, out.stride, stream());
   }
   if (x.rows > kGpuSmallBatchTokens) {
     return prefill_->Multiply(weights.value, static_cast<const __half*>(x.data), x.rows, x.stride,
@@ -482,7 +485,9 @@ absl::Status CudaBackend::AddMatmul(const Activations& x, WeightsId weights, Flo
 absl::Status CudaBackend::GatedMatmul(const Activations& x, WeightsId weights, FloatView gate_up,
                                       const Activations& out) {
   act_packed_ = false;
-  if (x.rows > kGpuSmallBatchTokens) return GatedMany(x, weights, gate_up, out);
+  if (x.rows > kGpuSmallBatchTokens || WideRowsOf(x).packed) {
+    return GatedMany(x, weights, gate_up, out);
+  }
   const PlacedGroup& group = groups_[static_cast<size_t>(weights.value)];
   auto* to = static_cast<__half*>(out.data);
   if (group.runs[0].tiles.dtype == group.runs.back().tiles.dtype) {
@@ -494,11 +499,14 @@ absl::Status CudaBackend::GatedMatmul(const Activations& x, WeightsId weights, F
   return cuda::SwiGluHalf(gate_up.data, gate_up.stride, x.rows, group.part_rows[0], to, stream());
 }
 
-// More rows than the decode kernels take.
+// More rows than the decode kernels take, or packed ones.
 absl::Status CudaBackend::GatedMany(const Activations& x, WeightsId weights, FloatView gate_up,
                                     const Activations& out) {
   const int64_t d_ff = groups_[static_cast<size_t>(weights.value)].part_rows[0];
   auto* to = static_cast<__half*>(out.data);
+  if (wide_ && wide_->TakesGatedFew(weights.value, WideRowsOf(x))) {
+    return wide_->GatedFew(weights.value, WideRowsOf(x), to, out.stride, stream());
+  }
   if (wide_ && wide_->TakesGated(weights.value, WideRowsOf(x))) {
     MILLRACE_RETURN_IF_ERROR(
         wide_->GatedMultiply(weights.value, WideRowsOf(x), {to, x.rows, d_ff}, stream()));

@@ -64,4 +64,17 @@ absl::Status WidePrefill::GatedMultiply(int index, const WideRows& x, const cuda
   return cuda::WideMatmulSwiGlu(gate, up, packed, out, stream);
 }
 
+bool WidePrefill::TakesGatedFew(int index, const WideRows& x) const {
+  const PlacedGroup& group = (*groups_)[static_cast<size_t>(index)];
+  return x.packed && TakesGated(index, x) && x.n <= cuda::MostNarrowRows(group.runs[0].tiles);
+}
+
+absl::Status WidePrefill::GatedFew(int index, const WideRows& x, __half* out, int64_t ldo,
+                                   cuda::StreamView stream) {
+  MILLRACE_ASSIGN_OR_RETURN(const WeightLease lease, bring_(index, stream));
+  MILLRACE_ASSIGN_OR_RETURN(const cuda::PackedRows packed, Pack(x, stream));
+  const auto [gate, up] = GateAndUp((*groups_)[static_cast<size_t>(index)]);
+  return cuda::NarrowMatmulSwiGlu(gate, up, packed, out, ldo, stream);
+}
+
 }  // namespace millrace
