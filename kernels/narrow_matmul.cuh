@@ -276,7 +276,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
       for (int i = 0; i < Shape::kSums; ++i) sum[i] = 0;
       const uint32_t first = number + place.first_tile * Shape::kTileBlocks;
       NarrowSumsOf(m.dtype, weights, x, first, place.tiles, lane, sum);
-      if (Shape::kSplits * place.tiles + place.first_tile == m.tiles_per_strip + 1) {
+      if (place.tiles * Shape::kSplits < m.tiles_per_strip && place.first_tile > 0 &&
+          m.tiles_per_strip % Shape::kSplits != 0) {
         x.SkipTile(first + place.tiles * Shape::kTurn, lane);
       }
       NarrowReduce<Shape>(warp, exchange, sum);
