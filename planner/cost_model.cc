@@ -72,6 +72,16 @@ double CostModel::HostEmbedSeconds(const DeviceSpec& device, PassShape pass) con
   return kHostEmbedSeconds + static_cast<double>(hidden.count()) / link;
 }
 
+double CostModel::HostKvSeconds(const DeviceSpec& device, int block, PassShape pass) const {
+  constexpr int kAttentionRows = 128;
+  const double link = std::max(1e6, device.h2d_bandwidth.bytes_per_second() * kHostKvEfficiency);
+  const double slot = static_cast<double>(memory_.Kv(block).count()) / std::max(1, problem_.slots);
+  // Of a prompt, the cells that it fills; of sequences that decode, half of each.
+  const double share = pass.prefill ? std::min(1.0, static_cast<double>(pass.tokens) / std::max(1, problem_.context)) : 1;
+  const int reads = pass.prefill ? (pass.tokens + kAttentionRows - 1) / kAttentionRows : pass.tokens;
+  return reads * share * slot / 2 / link;
+}
+
 double CostModel::HopSeconds(const LinkSpec& link, int tokens) const {
   const Bytes hidden(static_cast<int64_t>(problem_.model.d_model) * 4 * tokens);
   return absl::ToDoubleSeconds(link.latency) + Seconds(hidden, link.bandwidth);

@@ -107,7 +107,7 @@ StageNeeds MemoryBudget::Needs(const DeviceSpec& device, int first, int end,
     const bool host = offloads && offload.host_home[i];
     const Bytes weights = BlockWeights(device.kind, b, first, offload.host_home);
     if (!offload.OnDisk(i)) (host ? needs.host_weights : needs.weights) += weights;
-    needs.kv += kv_[b];
+    (offload.KvOnHost(i) ? needs.host_kv : needs.kv) += kv_[b];
     if (!host) continue;
     needs.weights += gpu_vectors_[b];
     if (offload.route_max_tokens[i] < problem_.max_pass_tokens) streamed.Include(streamed_[b]);

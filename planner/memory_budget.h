@@ -18,11 +18,12 @@ struct StageNeeds {
   Bytes overhead;
   Bytes stream_ring;       // ring and raw staging
   Bytes host_weights;      // host-homed blocks of a GPU stage
+  Bytes host_kv;           // of a GPU stage's attention blocks
   // Pinned buffers for hops and for reading from disk, and the CPU's for what it computes.
   Bytes host_activations;
 
   Bytes device_total() const { return weights + kv + activations + overhead + stream_ring; }
-  Bytes host_total() const { return host_weights + host_activations; }
+  Bytes host_total() const { return host_weights + host_kv + host_activations; }
 };
 
 // Homes and routes of the blocks of a GPU stage, by block of the run; all empty: all on the device.
@@ -31,8 +32,10 @@ struct StageOffload {
   std::vector<int> route_max_tokens;  // 0 where not host-homed
   Bytes ring;                         // Stage::stream_ring
   std::vector<bool> on_disk;          // of the host-homed, those whose weights stay on disk
+  std::vector<bool> kv_on_host;       // attention blocks whose cache is in host memory
 
   bool OnDisk(size_t i) const { return i < on_disk.size() && on_disk[i]; }
+  bool KvOnHost(size_t i) const { return i < kv_on_host.size() && kv_on_host[i]; }
 };
 
 // The larger of what streams: see proto/stream_layout.h.

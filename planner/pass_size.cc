@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <utility>
 
 #include "planner/memory_budget.h"
 #include "planner/prediction.h"
@@ -25,6 +26,12 @@ bool Offloads(const PlacementPlan& plan) {
   return std::any_of(plan.blocks.begin(), plan.blocks.end(), [&](const BlockPlacement& b) {
     return b.home != Home::kDevice && plan.stages[b.stage].device_kind == DeviceKind::kGpu;
   });
+}
+
+// Some cache is in host memory: caches stay on the device as long as they fit with any pass size.
+bool CacheBesideGpu(const PlacementPlan& plan) {
+  return std::any_of(plan.blocks.begin(), plan.blocks.end(),
+                     [](const BlockPlacement& b) { return b.kv_home == Home::kHost; });
 }
 
 double Score(const PlacementProblem& problem, const PlacementPlan& plan) {
@@ -53,14 +60,14 @@ absl::StatusOr<PlacementProblem> AtBestPassSize(const ClusterSpec& cluster,
   MILLRACE_ASSIGN_OR_RETURN(const std::optional<PlacementPlan> resident, FindPlan(first));
   if (resident.has_value() && !Offloads(*resident)) return first;
   std::optional<PlacementProblem> best;
-  double least = 0;
+  std::pair<bool, double> least;
   PlacementProblem last;
   for (int tokens : kOffloadPassTokens) {
     MILLRACE_ASSIGN_OR_RETURN(last, problem_at(tokens));
     if (tokens > std::max(kDefaultPassTokens, last.context)) continue;
     MILLRACE_ASSIGN_OR_RETURN(const std::optional<PlacementPlan> plan, FindPlan(last));
     if (!plan.has_value()) continue;
-    const double score = Score(last, *plan);
+    const std::pair<bool, double> score = {CacheBesideGpu(*plan), Score(last, *plan)};
     if (best.has_value() && score >= least) continue;
     best = last;
     least = score;

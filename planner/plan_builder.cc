@@ -46,6 +46,7 @@ StageOffload OffloadOf(const PlacementProblem& problem, const MemoryBudget& memo
   offload.host_home = table.HostHomes(choice);
   if (offload.host_home.empty()) return offload;
   offload.on_disk = table.OnDisk(choice);
+  offload.kv_on_host = table.KvOnHost(choice);
   offload.ring = table.Option(choice.device, choice.first, choice.end).ring;
   const StageView view = {
       problem,      memory,    cost, table.Host(choice.device), table.Device(choice.device),
@@ -66,6 +67,7 @@ void AddBlocks(const PlacementProblem& problem, const MemoryBudget& memory, Devi
     p.stage = static_cast<int>(plan.stages.size()) - 1;
     p.home = kind == DeviceKind::kCpu || beside ? Home::kHost : Home::kDevice;
     if (offload.OnDisk(i)) p.home = Home::kDisk;
+    if (offload.KvOnHost(i)) p.kv_home = Home::kHost;
     p.host_route_max_tokens = beside ? offload.route_max_tokens[i] : 0;
     p.weights = memory.BlockWeights(kind, b, choice.first, offload.host_home);
     // The embedding table stays as in the file.
@@ -94,6 +96,7 @@ void AddStage(const PlacementProblem& problem, const MemoryBudget& memory, const
   add(device.id.value(), Purpose::kOverhead, needs.overhead);
   add(device.id.value(), Purpose::kStreamRing, needs.stream_ring);
   add("host", Purpose::kWeights, needs.host_weights);
+  add("host", Purpose::kKvCache, needs.host_kv);
   add("host", Purpose::kActivations, needs.host_activations);
 }
 

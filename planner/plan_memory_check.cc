@@ -106,6 +106,7 @@ int64_t CacheBytes(const PlacementProblem& problem, int block) {
 struct StageSums {
   int64_t weights = 0, cache = 0;          // on the device
   int64_t host = 0;                        // weights beside a GPU
+  int64_t host_cache = 0;                  // keys and values there
   int64_t raw_group = 0, tiled_group = 0;  // the largest that ever streams
   int host_rows = 0;                       // largest pass that the CPU computes for a GPU
   bool hops = false;                       // hidden states cross between host and GPU
@@ -117,7 +118,7 @@ StageSums SumStage(const PlacementProblem& problem, const PlacementPlan& plan, c
   for (int b = s.first_block; b < s.end_block; ++b) {
     const BlockPlacement& p = plan.blocks[b];
     const BlockBytes bytes = Measure(problem.model, plan, p);
-    sums.cache += CacheBytes(problem, b);
+    (p.kv_home == Home::kHost ? sums.host_cache : sums.cache) += CacheBytes(problem, b);
     if (s.device_kind == DeviceKind::kCpu || p.home == Home::kDevice) {
       sums.weights += bytes.home;
       continue;
@@ -137,7 +138,7 @@ StageSums SumStage(const PlacementProblem& problem, const PlacementPlan& plan, c
 }
 
 int64_t HostBytes(const PlacementProblem& problem, const StageSums& sums) {
-  int64_t bytes = sums.host;
+  int64_t bytes = sums.host + sums.host_cache;
   if (sums.hops) bytes += int64_t{8} * problem.max_pass_tokens * problem.model.d_model;
   // Eight buffers for reads of 16 MiB, a page more at both ends.
   if (sums.disk) bytes += int64_t{8} * ((16 << 20) + 2 * 4096);

@@ -74,9 +74,11 @@ std::string RenderRoutes(const PlacementPlan& plan, const Stage& s) {
   };
   Count resident, streamed, cpu, disk;
   bool embed = false;
+  int caches = 0;
   std::map<int, int> thresholds;  // blocks by host_route_max_tokens
   for (int b = s.first_block; b < s.end_block; ++b) {
     const BlockPlacement& p = plan.blocks[b];
+    caches += p.kv_home == Home::kHost;
     if (p.home == Home::kDevice) {
       resident.Add(p);
     } else if (b == 0) {
@@ -103,6 +105,7 @@ std::string RenderRoutes(const PlacementPlan& plan, const Stage& s) {
                           FormatBytes(disk.bytes));
   }
   if (embed) absl::StrAppend(&out, ", embedding looked up in RAM");
+  if (caches > 0) absl::StrAppend(&out, ", KV cache of ", caches, " layers in RAM");
   if (s.stream_ring > Bytes(0)) absl::StrAppend(&out, "; ring ", FormatBytes(s.stream_ring));
   std::vector<std::string> limits;
   for (const auto& [tokens, blocks] : thresholds) {

@@ -160,6 +160,12 @@ absl::Status ValidatePlan(const PlacementProblem& problem, const PlacementPlan& 
       return Broken("block ", p.name, " of a CPU stage is not homed on the host");
     }
     MILLRACE_RETURN_IF_ERROR(CheckDisk(problem, plan, p));
+    const bool attention = b % 2 == 1 && b + 1 < blocks;
+    if (p.kv_home != Home::kDevice &&
+        (p.kv_home != Home::kHost || !attention ||
+         plan.stages[p.stage].device_kind != DeviceKind::kGpu)) {
+      return Broken("block ", p.name, " has no cache that could lie beside a GPU");
+    }
     MILLRACE_RETURN_IF_ERROR(CheckRoute(problem, plan, p));
   }
   MILLRACE_RETURN_IF_ERROR(CheckPins(problem, plan));

@@ -62,6 +62,7 @@ Predictor::Predictor(const PlacementProblem& problem, const MemoryBudget& memory
       for (int b = s.first_block; b < s.end_block; ++b) {
         info.offload.host_home.push_back(plan.blocks[b].home != Home::kDevice);
         info.offload.on_disk.push_back(plan.blocks[b].home == Home::kDisk);
+        info.offload.kv_on_host.push_back(plan.blocks[b].kv_home == Home::kHost);
         info.offload.route_max_tokens.push_back(plan.blocks[b].host_route_max_tokens);
       }
     }

@@ -39,6 +39,7 @@ struct SpillOrder::Sums {
   int first = 0, end = 0;
   Bytes weights, kv;  // on the device
   Bytes host;         // weights
+  Bytes host_kv;
   StreamSizes streamed;
   bool any_host = false, embedding = false, head = false, feed_forward = false;
 };
@@ -98,7 +99,7 @@ void SpillOrder::Move(Sums& sums, int block) const {
 
 // An upper bound: as if the CPU computed passes as large as it ever may.
 Bytes SpillOrder::HostBytes(const Sums& sums) const {
-  Bytes bytes = sums.host;
+  Bytes bytes = sums.host + sums.host_kv;
   if (sums.embedding && sums.head) bytes -= memory_.TiedBytes();
   const bool routed = sums.feed_forward && problem_.routes != RoutePolicy::kStream;
   if (routed || sums.embedding) bytes += memory_.HopBuffers();
@@ -144,23 +145,60 @@ int SpillOrder::LeastOnDisk(const Sums& sums, const SpillRun& run, int spilled,
   return left < Bytes(0) ? -1 : on_disk;
 }
 
+bool SpillOrder::FitRings(const DeviceSpec& device, const Sums& sums, const SpillRun& run,
+                          const SpillRoom& room, const SpillResult& now,
+                          SpillResults& results) const {
+  const Bytes left = RingRoom(device, sums, room);
+  for (int depth = 1; depth <= kFullRing && left >= Bytes(0); ++depth) {
+    if (results[depth].fits) continue;
+    const Bytes ring = RingBytes(sums.streamed, depth);
+    if (RoundUp(ring + StreamStaging(sums.streamed.raw_group), kDeviceGrain) > left) break;
+    const int on_disk = LeastOnDisk(sums, run, now.spilled, room);
+    if (on_disk < 0) return false;  // with more there even less
+    results[depth] = {true, now.spilled, sums.any_host, ring, on_disk, now.kv_on_host};
+  }
+  return !results[kFullRing].fits;
+}
+
 SpillResults SpillOrder::Fit(const DeviceSpec& device, const SpillRun& run,
                              const SpillRoom& room) const {
   Sums sums = Begin(run.first, run.end);
   SpillResults results;
-  for (int spilled = 0;; ++spilled) {
-    const Bytes left = RingRoom(device, sums, room);
-    for (int depth = 1; depth <= kFullRing && left >= Bytes(0); ++depth) {
-      if (results[depth].fits) continue;
-      const Bytes ring = RingBytes(sums.streamed, depth);
-      if (RoundUp(ring + StreamStaging(sums.streamed.raw_group), kDeviceGrain) > left) break;
-      const int on_disk = LeastOnDisk(sums, run, spilled, room);
-      if (on_disk < 0) return results;  // with more blocks there even less
-      results[depth] = {true, spilled, sums.any_host, ring, on_disk};
-    }
-    if (results[kFullRing].fits || spilled == static_cast<int>(run.order.size())) return results;
-    Move(sums, run.order[static_cast<size_t>(spilled)]);
+  SpillResult now;
+  for (;; ++now.spilled) {
+    if (!FitRings(device, sums, run, room, now, results)) return results;
+    if (now.spilled == static_cast<int>(run.order.size())) break;
+    Move(sums, run.order[static_cast<size_t>(now.spilled)]);
   }
+  // Caches only where there is no other way to any ring.
+  if (results[1].fits || run.order.empty()) return results;
+  for (int block : KvOrder(run.first, run.end)) {
+    sums.kv -= memory_.Kv(block);
+    sums.host_kv += memory_.Kv(block);
+    ++now.kv_on_host;
+    if (!FitRings(device, sums, run, room, now, results)) return results;
+  }
+  return results;
+}
+
+std::vector<int> SpillOrder::KvOrder(int first, int end) const {
+  std::vector<int> order;
+  for (int b = first; b < end; ++b) {
+    if (memory_.blocks()[b].kind == BlockKind::kAttention) order.push_back(b);
+  }
+  const auto key = [&](int b) {
+    return ReverseBits(static_cast<uint32_t>(memory_.blocks()[b].layer));
+  };
+  std::sort(order.begin(), order.end(), [&](int a, int b) { return key(a) < key(b); });
+  return order;
+}
+
+std::vector<bool> SpillOrder::KvOnHost(int first, int end, int count) const {
+  if (count == 0) return {};
+  std::vector<bool> on_host(static_cast<size_t>(end - first), false);
+  const std::vector<int> order = KvOrder(first, end);
+  for (int i = 0; i < count; ++i) on_host[static_cast<size_t>(order[static_cast<size_t>(i)] - first)] = true;
+  return on_host;
 }
 
 std::vector<bool> SpillOrder::OnDisk(int first, int end, int spilled, int on_disk) const {

@@ -120,6 +120,12 @@ std::vector<bool> StageTable::OnDisk(const StageChoice& choice) const {
   return spill_.OnDisk(choice.first, choice.end, option.spilled, option.on_disk);
 }
 
+std::vector<bool> StageTable::KvOnHost(const StageChoice& choice) const {
+  if (Device(choice.device).kind != DeviceKind::kGpu) return {};
+  return spill_.KvOnHost(choice.first, choice.end,
+                         Option(choice.device, choice.first, choice.end).kv_on_host);
+}
+
 double StageTable::DeviceSeconds(int device, int first, int end) const {
   return seconds_before_[device][end] - seconds_before_[device][first];
 }
@@ -164,7 +170,8 @@ void StageTable::MakeOnGpu(int device, const SpillRun& run, StageOption& option)
                                ? OffloadedSeconds(device, run.first, run.end, spill, depth)
                                : DeviceSeconds(device, run.first, run.end);
     if (!option.fits || seconds < option.seconds) {
-      option = {true, false, seconds, spill.spilled, spill.ring, spill.on_disk};
+      option = {true,       false,         seconds,         spill.spilled,
+                spill.ring, spill.on_disk, spill.kv_on_host};
     }
     if (!spill.any_host) return;
   }
@@ -178,11 +185,15 @@ double StageTable::OffloadedSeconds(int device, int first, int end, const SpillR
   const std::vector<bool> homes = spill_.Homes(first, end, spill.spilled);
   const std::vector<bool> disk = spill_.OnDisk(first, end, spill.spilled, spill.on_disk);
   const HostRates rates = RatesBeside(Host(device), Device(device));
+  const std::vector<bool> kv = spill_.KvOnHost(first, end, spill.kv_on_host);
   FluidPass pass;
   pass.device_seconds = DeviceSeconds(device, first, end);
   for (int b = first; b < end; ++b) {
     if (!homes[static_cast<size_t>(b - first)]) continue;
     const double bytes = static_cast<double>(memory_.blocks()[b].weights.count());
+    if (!kv.empty() && kv[static_cast<size_t>(b - first)]) {
+      pass.device_seconds += cost_.HostKvSeconds(Device(device), b, {});
+    }
     if (!disk.empty() && disk[static_cast<size_t>(b - first)]) {
       pass.streamed_bytes += FluidDiskBytes(Host(device), rates, bytes);
       continue;

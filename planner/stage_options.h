@@ -21,6 +21,7 @@ struct StageOption {
   int spilled = 0;        // blocks in host memory beside pinned ones, of SpillOrder
   Bytes ring;             // Stage::stream_ring
   int on_disk = 0;        // of the spilled blocks, those whose weights stay on disk
+  int kv_on_host = 0;     // attention blocks whose cache is in host memory, of SpillOrder
 };
 
 struct StageChoice {
@@ -40,7 +41,9 @@ class StageTable {
   const StageOption& Option(int device, int first, int end) const;
   // By block of the run, true where homed in host memory beside a GPU; empty: nowhere.
   std::vector<bool> HostHomes(const StageChoice& choice) const;
-  // Of those, true where homed on disk; empty: none is.
+  // Attention blocks whose cache is in host memory beside a GPU; empty: none is.
+  std::vector<bool> KvOnHost(const StageChoice& choice) const;
+  // Of those in HostHomes, true where homed on disk; empty: none is.
   std::vector<bool> OnDisk(const StageChoice& choice) const;
   // A lower bound of the time of blocks [first, all), on the fastest devices.
   double LeastSeconds(int first) const { return least_[static_cast<size_t>(first)]; }

@@ -40,7 +40,8 @@ std::vector<PassStep> StageSteps(const StageView& stage, const StageOffload& off
   for (int b = stage.first; b < stage.end; ++b) {
     const size_t i = static_cast<size_t>(b - stage.first);
     const Block& block = stage.memory.blocks()[b];
-    const double on_device = stage.cost.DeviceSeconds(stage.host, stage.device, b, pass);
+    double on_device = stage.cost.DeviceSeconds(stage.host, stage.device, b, pass);
+    if (offload.KvOnHost(i)) on_device += stage.cost.HostKvSeconds(stage.device, b, pass);
     if (offload.host_home.empty() || !offload.host_home[i]) {
       steps.AddResident(on_device);
     } else if (block.kind == BlockKind::kEmbedding) {

@@ -54,6 +54,8 @@ void BlocksFromProto(FieldCheck& check, const v1::PlacementPlan& wire, Placement
         check.Int32(at + ".host_route_max_tokens", in.host_route_max_tokens(), 0);
     block.weights = check.Size(at + ".weights", in.weights());
     block.precision = in.precision();
+    const int kv_home = check.Int32(at + ".kv_home", in.kv_home(), 0, 2);
+    block.kv_home = kv_home == v1::HOME_HOST ? Home::kHost : Home::kDevice;
     if (check.ok()) {
       const Stage& stage = plan.stages[block.stage];
       if (i < stage.first_block || i >= stage.end_block) {
@@ -140,6 +142,7 @@ void StagesToProto(const PlacementPlan& plan, v1::PlacementPlan& wire) {
     out.set_host_route_max_tokens(block.host_route_max_tokens);
     out.set_weights(block.weights.count());
     out.set_precision(block.precision);
+    if (block.kv_home == Home::kHost) out.set_kv_home(v1::HOME_HOST);
   }
 }
 

@@ -49,6 +49,9 @@ struct BlockPlacement {
   // norms and biases included, which a GPU stage holds on its device besides.
   Bytes weights;
   std::string precision;  // of its matrices as they are held, e.g. "q4_K q6_K", "f16 (from f32)"
+  // Of an attention block of a GPU stage, where its keys and values lie: on the device, or in host memory
+  // that the device reads over the link.
+  Home kv_home = Home::kDevice;
 };
 
 enum class Purpose : uint8_t { kWeights, kKvCache, kActivations, kOverhead, kStreamRing };

@@ -7,16 +7,11 @@
 
 namespace millrace {
 
-absl::StatusOr<KvCache> KvCache::Create(Backend& backend, const ModelSpec& model,
-                                        const std::vector<int>& layers, const KvShape& shape) {
-  KvCache cache;
-  cache.views_.resize(model.layers.size());
+namespace {
+
+absl::StatusOr<Bytes> SizeOf(const ModelSpec& model, const std::vector<int>& layers,
+                             const KvShape& shape) {
   const DTypeInfo& info = Info(shape.dtype);
-  if (shape.dtype != DType::kF32 && shape.dtype != DType::kF16 && shape.dtype != DType::kBF16 &&
-      shape.dtype != DType::kQ8_0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("KV cache type ", info.name, ": use f32, f16, bf16 or q8_0"));
-  }
   Bytes total;
   for (int layer : layers) {
     const LayerSpec& l = model.layers[layer];
@@ -28,17 +23,45 @@ absl::StatusOr<KvCache> KvCache::Create(Backend& backend, const ModelSpec& model
     }
     total += KvCacheBytes(l, shape.dtype, shape.context, shape.slots);
   }
-  if (total == Bytes(0)) return cache;
-  MILLRACE_ASSIGN_OR_RETURN(cache.memory_, backend.Allocate(total, "KV cache"));
-  std::byte* at = cache.memory_->data();
+  return total;
+}
+
+}  // namespace
+
+absl::StatusOr<KvCache> KvCache::Create(Backend& backend, const ModelSpec& model,
+                                        const std::vector<int>& layers,
+                                        const std::vector<int>& on_host, const KvShape& shape) {
+  if (shape.dtype != DType::kF32 && shape.dtype != DType::kF16 && shape.dtype != DType::kBF16 &&
+      shape.dtype != DType::kQ8_0) {
+    return absl::InvalidArgumentError(absl::StrCat("KV cache type ", Info(shape.dtype).name,
+                                                   ": use f32, f16, bf16 or q8_0"));
+  }
+  KvCache cache;
+  cache.views_.resize(model.layers.size());
+  MILLRACE_ASSIGN_OR_RETURN(const Bytes here, SizeOf(model, layers, shape));
+  MILLRACE_ASSIGN_OR_RETURN(const Bytes there, SizeOf(model, on_host, shape));
+  if (here > Bytes(0)) {
+    MILLRACE_ASSIGN_OR_RETURN(cache.memory_, backend.Allocate(here, "KV cache"));
+    cache.View(model, layers, shape, *cache.memory_);
+  }
+  if (there > Bytes(0)) {
+    MILLRACE_ASSIGN_OR_RETURN(cache.host_memory_,
+                              backend.AllocateOnHost(there, "KV cache in host memory"));
+    cache.View(model, on_host, shape, *cache.host_memory_);
+  }
+  return cache;
+}
+
+void KvCache::View(const ModelSpec& model, const std::vector<int>& layers, const KvShape& shape,
+                   const DeviceMemory& memory) {
+  std::byte* at = memory.data();
   for (int layer : layers) {
     const LayerSpec& l = model.layers[layer];
     const int64_t half = KvCacheBytes(l, shape.dtype, shape.context, shape.slots).count() / 2;
-    cache.views_[layer] = {at,          at + half,  shape.dtype, shape.slots, shape.context,
-                           l.kv_heads, l.head_dim};
+    views_[layer] = {at,         at + half,  shape.dtype, shape.slots, shape.context,
+                     l.kv_heads, l.head_dim};
     at += 2 * half;
   }
-  return cache;
 }
 
 const KvView& KvCache::layer(int layer) const {

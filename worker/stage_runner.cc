@@ -255,10 +255,13 @@ absl::Status Runner::Load(const PlacementPlan& plan, const StageOptions& options
   MILLRACE_RETURN_IF_ERROR(MakeBackend(plan, options));
   if (gpu) MILLRACE_RETURN_IF_ERROR(MakeHostRoute(plan, options));
   blocks_.emplace(*model_, max_pass_tokens_, backend_.get(), host_.get());
-  std::vector<int> attention_layers;
+  std::vector<int> attention_layers, on_host;  // by where their caches lie
   for (int b = stage.first_block; b < stage.end_block; ++b) {
     MILLRACE_RETURN_IF_ERROR(PlaceBlock(blocks[b], PlacementOf(plan, b)));
-    if (blocks[b].kind == BlockKind::kAttention) attention_layers.push_back(blocks[b].layer);
+    if (blocks[b].kind == BlockKind::kAttention) {
+      const bool host = gpu && PlacementOf(plan, b).kv_home == Home::kHost;
+      (host ? on_host : attention_layers).push_back(blocks[b].layer);
+    }
     if (gpu && options.on_load_progress) {
       const int64_t done = device_weight_bytes_.count() / (stage.end_block - stage.first_block) *
                            (b + 1 - stage.first_block);
@@ -267,7 +270,7 @@ absl::Status Runner::Load(const PlacementPlan& plan, const StageOptions& options
     }
   }
   const KvShape kv{plan.slots, plan.context, plan.kv_type};
-  MILLRACE_ASSIGN_OR_RETURN(kv_, KvCache::Create(*backend_, spec, attention_layers, kv));
+  MILLRACE_ASSIGN_OR_RETURN(kv_, KvCache::Create(*backend_, spec, attention_layers, on_host, kv));
   MILLRACE_RETURN_IF_ERROR(backend_->FinishLoading());
   if (options.memory_budget > Bytes(0) && resident_bytes() > options.memory_budget) {
     return absl::ResourceExhaustedError(absl::StrCat(

@@ -54,7 +54,7 @@ PlacementPlan SmallPlan() {
   plan.stages = {{WorkerId("w0"), DeviceId("cpu"), DeviceKind::kCpu, "h:1", 0, 2},
                  {WorkerId("w1"), DeviceId("gpu0"), DeviceKind::kGpu, "h:2", 2, 4, Bytes(512)}};
   plan.blocks = {{0, "embed", 0, Home::kDevice, 0, Bytes(6400), "f16"},
-                 {1, "blk.0.attn", 0, Home::kDevice, 0, Bytes(10), "f16"},
+                 {1, "blk.0.attn", 0, Home::kDevice, 0, Bytes(10), "f16", Home::kHost},
                  {2, "blk.0.ffn", 1, Home::kHost, 3, Bytes(20), "q8_0"},
                  {3, "head", 1, Home::kDisk, 0, Bytes(0), "f16"}};
   plan.ledger = {{WorkerId("w0"), "cpu", Purpose::kStreamRing, Bytes(5)}};
@@ -109,6 +109,8 @@ TEST(ConvertTest, PlanSurvivesTheRoundTripThroughJson) {
   EXPECT_EQ(PlanToJson(*back), json);
   EXPECT_EQ(back->blocks[2].home, Home::kHost);
   EXPECT_EQ(back->blocks[3].home, Home::kDisk);
+  EXPECT_EQ(back->blocks[1].kv_home, Home::kHost);
+  EXPECT_EQ(back->blocks[2].kv_home, Home::kDevice);
   EXPECT_EQ(back->stages[1].stream_ring, Bytes(512));
   EXPECT_EQ(back->predicted.decode_batch, 2);
   EXPECT_EQ(back->ledger[0].purpose, Purpose::kStreamRing);

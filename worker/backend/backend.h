@@ -106,6 +106,10 @@ class Backend {
   virtual absl::Status PlaceEmbedding(const HostTensor& table) = 0;
   // Zeroed memory, 256-byte aligned; pages may become resident only when touched. `what` for errors.
   virtual absl::StatusOr<std::unique_ptr<DeviceMemory>> Allocate(Bytes size, const char* what) = 0;
+  // The same in host memory, at an address that the device's ops read and write.
+  virtual absl::StatusOr<std::unique_ptr<DeviceMemory>> AllocateOnHost(Bytes size, const char* what) {
+    return Allocate(size, what);
+  }
   // Everything is placed: takes what passes need besides, the ring of streamed weights among it.
   // InvalidArgument where a streamed group does not fit the ring.
   virtual absl::Status FinishLoading() { return absl::OkStatus(); }

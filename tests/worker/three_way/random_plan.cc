@@ -56,7 +56,11 @@ void MoveToHost(std::mt19937_64& rng, const ModelSpec& model, PlacementPlan& pla
   const int64_t share = random(1, 10);  // of ten blocks
   const int routes[] = {0, 1, 2, 7, 64, plan.max_pass_tokens};
   const std::vector<Block> blocks = BlocksOf(model);
+  const bool caches = random(1, 3) == 1;
   for (BlockPlacement& placement : plan.blocks) {
+    const bool attends =
+        blocks[static_cast<size_t>(placement.block)].kind == BlockKind::kAttention;
+    if (caches && attends && random(1, 2) == 1) placement.kv_home = Home::kHost;
     if (random(1, 10) > share) continue;
     placement.home = Home::kHost;
     // Some of what streams anyhow from the model's file: not a table, nor a head that shares it.
@@ -89,6 +93,7 @@ std::string Describe(const PlacementPlan& plan) {
   std::string text = absl::StrCat("pass ", plan.max_pass_tokens, ", slots ", plan.slots, ", KV ",
                                   Info(plan.kv_type).name, ":");
   for (const BlockPlacement& b : plan.blocks) {
+    if (b.kv_home == Home::kHost) absl::StrAppend(&text, " ", b.name, "(cache)");
     if (b.home == Home::kDevice) continue;
     absl::StrAppend(&text, " ", b.name, b.home == Home::kDisk ? "(disk)" : "");
     if (b.host_route_max_tokens > 0) absl::StrAppend(&text, "(", b.host_route_max_tokens, ")");

@@ -52,6 +52,16 @@ class CudaMemory : public DeviceMemory {
   DeviceBuffer buffer_;
 };
 
+class HostMemory : public DeviceMemory {
+ public:
+  explicit HostMemory(cuda::PinnedBuffer buffer) : buffer_(std::move(buffer)) {}
+  std::byte* data() const override { return static_cast<std::byte*>(buffer_.data()); }
+  Bytes size() const override { return buffer_.size(); }
+
+ private:
+  cuda::PinnedBuffer buffer_;
+};
+
 // Everything that decides which kernels a small pass runs.
 // Rows, outputs, context rounded up, whether each row is of another sequence.
 using GraphKey = std::tuple<int, int, int, bool>;
@@ -104,6 +114,15 @@ class CudaBackend : public Backend {
     MILLRACE_CUDA_RETURN_IF_ERROR(cudaMemsetAsync(
         buffer.data(), 0, static_cast<size_t>(size.count()), stream().get()));
     return std::make_unique<CudaMemory>(std::move(buffer));
+  }
+  // Kernels read and write it over the link.
+  absl::StatusOr<std::unique_ptr<DeviceMemory>> AllocateOnHost(Bytes size,
+                                                               const char* what) override {
+    MILLRACE_RETURN_IF_ERROR(Use());
+    absl::StatusOr<cuda::PinnedBuffer> buffer = cuda::PinnedBuffer::Create(size);
+    if (!buffer.ok()) return Annotate(buffer.status(), what);
+    std::memset(buffer->data(), 0, static_cast<size_t>(size.count()));
+    return std::make_unique<HostMemory>(*std::move(buffer));
   }
   absl::Status FinishLoading() override;
 
