@@ -9,6 +9,7 @@
 #include "planner/plan_validator.h"
 #include "planner/solver.h"
 #include "tests/planner/llama_70b.h"
+#include "tests/planner/planned.h"
 
 namespace millrace {
 namespace {
@@ -20,13 +21,6 @@ PlacementProblem Problem(Bytes gpu, int context = 32768) {
   PlacementProblem p = Llama70BOn(kReferenceMachine, gpu, 1, 64);
   p.context = context;
   return p;
-}
-
-PlacementPlan Planned(const PlacementProblem& problem) {
-  const auto result = Solve(problem);
-  EXPECT_TRUE(result.ok()) << result.status();
-  EXPECT_TRUE(result->plan.has_value()) << result->infeasible->summary;
-  return result->plan.value_or(PlacementPlan());
 }
 
 int CachesOnHost(const PlacementPlan& plan) {

@@ -16,19 +16,13 @@
 #include "planner/solver.h"
 #include "planner/spill.h"
 #include "tests/planner/llama_70b.h"
+#include "tests/planner/planned.h"
 #include "tests/planner/random_problem.h"
 
 namespace millrace {
 namespace {
 
 using ::testing::HasSubstr;
-
-PlacementPlan Planned(const PlacementProblem& problem) {
-  const auto result = Solve(problem);
-  EXPECT_TRUE(result.ok()) << result.status();
-  EXPECT_TRUE(result->plan.has_value()) << result->infeasible->summary;
-  return result->plan.value_or(PlacementPlan());
-}
 
 // Indices of host-homed feed-forward blocks that stream in a pass of n tokens, as places in the row
 // of all host-homed ones.
