@@ -77,8 +77,11 @@ double CostModel::HostKvSeconds(const DeviceSpec& device, int block, PassShape p
   const double link = std::max(1e6, device.h2d_bandwidth.bytes_per_second() * kHostKvEfficiency);
   const double slot = static_cast<double>(memory_.Kv(block).count()) / std::max(1, problem_.slots);
   // Of a prompt, the cells that it fills; of sequences that decode, half of each.
-  const double share = pass.prefill ? std::min(1.0, static_cast<double>(pass.tokens) / std::max(1, problem_.context)) : 1;
-  const int reads = pass.prefill ? (pass.tokens + kAttentionRows - 1) / kAttentionRows : pass.tokens;
+  const double share =
+      pass.prefill ? std::min(1.0, static_cast<double>(pass.tokens) / std::max(1, problem_.context))
+                   : 1;
+  const int reads =
+      pass.prefill ? (pass.tokens + kAttentionRows - 1) / kAttentionRows : pass.tokens;
   return reads * share * slot / 2 / link;
 }
 

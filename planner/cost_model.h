@@ -23,8 +23,9 @@ inline constexpr double kGpuPrefillEfficiency = 0.78;
 // Each block that the CPU computes for a GPU stage: hidden states down and up, waking the threads.
 // Estimate, beside the bytes that cross the link.
 inline constexpr double kHostHopSeconds = 40e-6;
-// Attention that reads its cache over the link: the share of the link's rate that kernels reach, measured
-// on the reference machine (47 of 54 GB/s), and half of that, for weights stream at the same time.
+// Attention that reads its cache over the link: the share of the link's rate that kernels reach,
+// measured on the reference machine (47 of 54 GB/s), and half of that, for weights stream at the
+// same time.
 inline constexpr double kHostKvEfficiency = 0.5 * 47 / 54;
 // Rows of a host-homed embedding: gathered by the CPU, copied up. Estimate.
 inline constexpr double kHostEmbedSeconds = 10e-6;
@@ -49,8 +50,8 @@ class CostModel {
   double HostHopSeconds(const DeviceSpec& device, PassShape pass) const;
   // Of a host-homed embedding: everything. Seconds.
   double HostEmbedSeconds(const DeviceSpec& device, PassShape pass) const;
-  // What a cache in host memory adds to an attention block on the device. A prompt's rows read it in tiles
-  // of kAttentionRows, half full. Seconds.
+  // What a cache in host memory adds to an attention block on the device. A prompt's rows read it
+  // in tiles of kAttentionRows, half full. Seconds.
   double HostKvSeconds(const DeviceSpec& device, int block, PassShape pass) const;
   // `tokens` hidden states from one stage to the next. Seconds.
   double HopSeconds(const LinkSpec& link, int tokens) const;

@@ -16,9 +16,9 @@ struct StageNeeds {
   Bytes kv;
   Bytes activations;
   Bytes overhead;
-  Bytes stream_ring;       // ring and raw staging
-  Bytes host_weights;      // host-homed blocks of a GPU stage
-  Bytes host_kv;           // of a GPU stage's attention blocks
+  Bytes stream_ring;   // ring and raw staging
+  Bytes host_weights;  // host-homed blocks of a GPU stage
+  Bytes host_kv;       // of a GPU stage's attention blocks
   // Pinned buffers for hops and for reading from disk, and the CPU's for what it computes.
   Bytes host_activations;
 

@@ -96,8 +96,7 @@ class Simulation {
     const bool on_cpu = running_ && fixed_left_ <= 0 && cpu_left_ > 0;
     const bool fixed = running_ && !on_cpu;
     const double cpu_seconds = on_cpu ? CpuSeconds() : 0;
-    const double copy_rate =
-        std::min(copy_limit_, on_cpu ? rates_.copy_shared : rates_.copy_alone);
+    const double copy_rate = std::min(copy_limit_, on_cpu ? rates_.copy_shared : rates_.copy_alone);
     const double to_step = fixed ? fixed_left_ : on_cpu ? cpu_left_ * cpu_seconds : kNever;
     const double to_copy = copying_ ? copy_left_ / copy_rate : kNever;
     const double dt = std::min(to_step, to_copy);

@@ -99,7 +99,8 @@ absl::Status CheckPins(const PlacementProblem& problem, const PlacementPlan& pla
   return absl::OkStatus();
 }
 
-// On disk is what streams from there: no table, nor what shares its bytes; on hosts whose disk was measured.
+// On disk is what streams from there: no table, nor what shares its bytes; on hosts whose disk was
+// measured.
 absl::Status CheckDisk(const PlacementProblem& problem, const PlacementPlan& plan,
                        const BlockPlacement& p) {
   if (p.home != Home::kDisk) return absl::OkStatus();
@@ -161,9 +162,8 @@ absl::Status ValidatePlan(const PlacementProblem& problem, const PlacementPlan& 
     }
     MILLRACE_RETURN_IF_ERROR(CheckDisk(problem, plan, p));
     const bool attention = b % 2 == 1 && b + 1 < blocks;
-    if (p.kv_home != Home::kDevice &&
-        (p.kv_home != Home::kHost || !attention ||
-         plan.stages[p.stage].device_kind != DeviceKind::kGpu)) {
+    if (p.kv_home != Home::kDevice && (p.kv_home != Home::kHost || !attention ||
+                                       plan.stages[p.stage].device_kind != DeviceKind::kGpu)) {
       return Broken("block ", p.name, " has no cache that could lie beside a GPU");
     }
     MILLRACE_RETURN_IF_ERROR(CheckRoute(problem, plan, p));

@@ -197,7 +197,8 @@ std::vector<bool> SpillOrder::KvOnHost(int first, int end, int count) const {
   if (count == 0) return {};
   std::vector<bool> on_host(static_cast<size_t>(end - first), false);
   const std::vector<int> order = KvOrder(first, end);
-  for (int i = 0; i < count; ++i) on_host[static_cast<size_t>(order[static_cast<size_t>(i)] - first)] = true;
+  for (int i = 0; i < count; ++i)
+    on_host[static_cast<size_t>(order[static_cast<size_t>(i)] - first)] = true;
   return on_host;
 }
 

@@ -39,7 +39,8 @@ struct SpillResult {
   bool any_host = false;
   Bytes ring;
   int on_disk = 0;  // of the spilled blocks, the fewest that have to stay on disk
-  // Attention blocks whose cache is in host memory: only where all blocks that may go there are there.
+  // Attention blocks whose cache is in host memory: only where all blocks that may go there are
+  // there.
   int kv_on_host = 0;
 };
 using SpillResults = std::array<SpillResult, kFullRing + 1>;  // by ring depth; 0 is unused
@@ -64,8 +65,8 @@ class SpillOrder {
   std::vector<bool> Homes(int first, int end, int spilled) const;
   // By block of the run: the first `count` caches to go. Empty when none does.
   std::vector<bool> KvOnHost(int first, int end, int count) const;
-  // By block of the run: the `on_disk` of those that went last, of which that may be said. Empty when
-  // none is.
+  // By block of the run: the `on_disk` of those that went last, of which that may be said. Empty
+  // when none is.
   std::vector<bool> OnDisk(int first, int end, int spilled, int on_disk) const;
 
  private:
@@ -78,13 +79,14 @@ class SpillOrder {
   Bytes HostBytes(const Sums& sums) const;
   // Attention blocks of [first, end) in the order in which their caches go.
   std::vector<int> KvOrder(int first, int end) const;
-  // The depths of ring for which the rest fits now and did not before; false: there is no use in going on.
-  bool FitRings(const DeviceSpec& device, const Sums& sums, const SpillRun& run, const SpillRoom& room,
-                const SpillResult& now, SpillResults& results) const;
+  // The depths of ring for which the rest fits now and did not before; false: there is no use in
+  // going on.
+  bool FitRings(const DeviceSpec& device, const Sums& sums, const SpillRun& run,
+                const SpillRoom& room, const SpillResult& now, SpillResults& results) const;
   // A table is looked up in memory, and what shares it has it there.
   bool MayStayOnDisk(int block) const;
-  // The fewest of the first `spilled` blocks of the run that have to stay on disk for the others to fit
-  // host memory; -1: they do not fit at all.
+  // The fewest of the first `spilled` blocks of the run that have to stay on disk for the others to
+  // fit host memory; -1: they do not fit at all.
   int LeastOnDisk(const Sums& sums, const SpillRun& run, int spilled, const SpillRoom& room) const;
 
   const PlacementProblem& problem_;

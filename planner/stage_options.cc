@@ -160,7 +160,8 @@ void StageTable::MakeOnCpu(int device, int first, int end, StageOption& option) 
 // more for weights.
 void StageTable::MakeOnGpu(int device, const SpillRun& run, StageOption& option) const {
   // Where the CPU is to compute every pass itself, it needs the weights in memory.
-  const bool disk = Host(device).disk_bandwidth > Bandwidth() && problem_.routes != RoutePolicy::kCpu;
+  const bool disk =
+      Host(device).disk_bandwidth > Bandwidth() && problem_.routes != RoutePolicy::kCpu;
   const SpillResults spills =
       spill_.Fit(Device(device), run, {Device(device).budget, HostRoom(device), disk});
   for (int depth = kFullRing; depth >= 1; --depth) {
@@ -170,8 +171,7 @@ void StageTable::MakeOnGpu(int device, const SpillRun& run, StageOption& option)
                                ? OffloadedSeconds(device, run.first, run.end, spill, depth)
                                : DeviceSeconds(device, run.first, run.end);
     if (!option.fits || seconds < option.seconds) {
-      option = {true,       false,         seconds,         spill.spilled,
-                spill.ring, spill.on_disk, spill.kv_on_host};
+      option = {true, false, seconds, spill.spilled, spill.ring, spill.on_disk, spill.kv_on_host};
     }
     if (!spill.any_host) return;
   }

@@ -16,7 +16,8 @@
 // 5. A feed-forward block takes the host route in passes of up to host_route_max_tokens; attention
 //    and head blocks always stream. A host-homed embedding is looked up by the CPU: rows are
 //    gathered there and [n, d_model] f32 are copied up. It takes nothing on the device.
-// 6. A block homed on disk is streamed in every pass, like one in host memory that takes no host route.
+// 6. A block homed on disk is streamed in every pass, like one in host memory that takes no host
+// route.
 #ifndef MILLRACE_PROTO_STREAM_LAYOUT_H_
 #define MILLRACE_PROTO_STREAM_LAYOUT_H_
 
@@ -35,8 +36,8 @@ inline constexpr Bytes kStreamChunk = 16_MiB;
 inline constexpr int kStreamChunks = 4;
 inline constexpr Bytes kStreamStaging = kStreamChunk * kStreamChunks;
 
-// Weights homed on disk are read ahead of the copies into locked buffers of a chunk each, whole pages of
-// 4 KiB around it: what they take of host memory.
+// Weights homed on disk are read ahead of the copies into locked buffers of a chunk each, whole
+// pages of 4 KiB around it: what they take of host memory.
 inline constexpr int kDiskBuffers = 8;
 inline constexpr Bytes kDiskStaging = (kStreamChunk + 8_KiB) * kDiskBuffers;
 

@@ -18,13 +18,13 @@ struct KvShape {
   DType dtype = DType::kF16;
 };
 
-// Belongs to its stage's thread. One allocation for each memory; pages of unused context are not resident
-// on a CPU.
+// Belongs to its stage's thread. One allocation for each memory; pages of unused context are not
+// resident on a CPU.
 class KvCache {
  public:
-  // `layers`: the layers whose attention half the stage holds; `on_host`: those of a device that has
-  // theirs in host memory. InvalidArgument when the type cannot hold the head size (q8_0 wants a
-  // multiple of 32).
+  // `layers`: the layers whose attention half the stage holds; `on_host`: those of a device that
+  // has theirs in host memory. InvalidArgument when the type cannot hold the head size (q8_0 wants
+  // a multiple of 32).
   static absl::StatusOr<KvCache> Create(Backend& backend, const ModelSpec& model,
                                         const std::vector<int>& layers,
                                         const std::vector<int>& on_host, const KvShape& shape);

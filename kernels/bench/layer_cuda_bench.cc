@@ -1,8 +1,9 @@
-// layer-bench [ROWS]: decoder layers of the 8B and the 70B shape one after the other on gpu0, recorded
-// as a graph as a decode pass is: microseconds a layer, GB/s of weights, percent of what a plain read
-// kernel reaches in this process; with attention over 512 positions of an f16 cache, and without. Every
-// layer has weights of its own, so that nothing is found in the L2 cache; the residual stream is
-// compared before and after timing. ROWS: activation rows, 1 to 8, each of another sequence.
+// layer-bench [ROWS]: decoder layers of the 8B and the 70B shape one after the other on gpu0,
+// recorded as a graph as a decode pass is: microseconds a layer, GB/s of weights, percent of what a
+// plain read kernel reaches in this process; with attention over 512 positions of an f16 cache, and
+// without. Every layer has weights of its own, so that nothing is found in the L2 cache; the
+// residual stream is compared before and after timing. ROWS: activation rows, 1 to 8, each of
+// another sequence.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -42,7 +43,9 @@ class LayerBench {
  public:
   LayerBench(const Shape& shape, DType dtype, int n, Rooms& rooms, cuda::StreamView stream)
       : shape_(shape), dtype_(dtype), n_(n), rooms_(rooms), stream_(stream) {
-    for (auto [rows, cols] : {std::pair(shape.qkv(), shape.d), {shape.d, shape.d}, {2 * shape.d_ff, shape.d},
+    for (auto [rows, cols] : {std::pair(shape.qkv(), shape.d),
+                              {shape.d, shape.d},
+                              {2 * shape.d_ff, shape.d},
                               {shape.d, shape.d_ff}}) {
       layer_bytes_ += TiledBytes(dtype, rows, cols).count();
     }
@@ -54,7 +57,8 @@ class LayerBench {
   absl::StatusOr<double> Measure(bool attention) {
     attention_ = attention;
     MILLRACE_RETURN_IF_ERROR(Issue());
-    MILLRACE_ASSIGN_OR_RETURN(auto graph, cuda::Graph::Capture(stream_, [this] { return Issue(); }));
+    MILLRACE_ASSIGN_OR_RETURN(auto graph,
+                              cuda::Graph::Capture(stream_, [this] { return Issue(); }));
     MILLRACE_ASSIGN_OR_RETURN(const std::vector<float> before, Result(graph));
     MILLRACE_ASSIGN_OR_RETURN(auto begin, cuda::Event::Create(0, cuda::Event::Timing::kOn));
     MILLRACE_ASSIGN_OR_RETURN(auto end, cuda::Event::Create(0, cuda::Event::Timing::kOn));
@@ -131,13 +135,14 @@ class LayerBench {
     MILLRACE_RETURN_IF_ERROR(
         cuda::RmsNormDeferred(hidden, shape_.d, n_, ones, norm_, normed, stream_));
     for (int layer = 0; layer < layers_; ++layer) {
-      MILLRACE_RETURN_IF_ERROR(cuda::SmallMatmul(Next(shape_.qkv(), shape_.d), Input(normed, shape_.d, norm_),
-                                                 nullptr, false, qkv, shape_.qkv(), stream_));
+      MILLRACE_RETURN_IF_ERROR(cuda::SmallMatmul(Next(shape_.qkv(), shape_.d),
+                                                 Input(normed, shape_.d, norm_), nullptr, false,
+                                                 qkv, shape_.qkv(), stream_));
       if (attention_) MILLRACE_RETURN_IF_ERROR(Attention(qkv, mixed));
       MILLRACE_RETURN_IF_ERROR(Add(Next(shape_.d, shape_.d), mixed, hidden));
       const WeightTiles gate = Next(shape_.d_ff, shape_.d), up = Next(shape_.d_ff, shape_.d);
-      MILLRACE_RETURN_IF_ERROR(cuda::SmallMatmulSwiGlu(gate, up, Input(normed, shape_.d, norm_), act,
-                                                       shape_.d_ff, stream_));
+      MILLRACE_RETURN_IF_ERROR(cuda::SmallMatmulSwiGlu(gate, up, Input(normed, shape_.d, norm_),
+                                                       act, shape_.d_ff, stream_));
       MILLRACE_RETURN_IF_ERROR(Add(Next(shape_.d, shape_.d_ff), act, hidden));
     }
     return absl::OkStatus();
@@ -148,15 +153,20 @@ class LayerBench {
     rope.qkv = qkv;
     rope.stride = shape_.qkv();
     rope.heads = shape_.heads;
-    const KvView cache = {rooms_.cells.data(), static_cast<char*>(rooms_.cells.data()) + rooms_.cells.size().count() / 2,
-                          DType::kF16, 8, 2 * kContext, kKvHeads, kHeadDim};
+    const KvView cache = {rooms_.cells.data(),
+                          static_cast<char*>(rooms_.cells.data()) + rooms_.cells.size().count() / 2,
+                          DType::kF16,
+                          8,
+                          2 * kContext,
+                          kKvHeads,
+                          kHeadDim};
     const auto* rows = static_cast<const int*>(rooms_.rows.data());
     cuda::DecodeWorkspace workspace;
     workspace.counters = static_cast<uint32_t*>(rooms_.workspace.data());
     workspace.partials = static_cast<float*>(rooms_.workspace.data()) + 65536;
     const int splits = cuda::DecodeSplits(132, kKvHeads, n_, 2 * kContext);
-    return cuda::RopeAttentionDecode(rope, cache, {rows, rows + 8, n_}, 0.088f, splits, workspace, mixed,
-                                     stream_);
+    return cuda::RopeAttentionDecode(rope, cache, {rows, rows + 8, n_}, 0.088f, splits, workspace,
+                                     mixed, stream_);
   }
 
   absl::StatusOr<std::vector<float>> Result(const cuda::Graph& graph) {
@@ -195,13 +205,16 @@ absl::StatusOr<Rooms> MakeRooms(cuda::StreamView stream) {
   MILLRACE_ASSIGN_OR_RETURN(auto cells, Zeros(64 * kMiB, stream));
   MILLRACE_ASSIGN_OR_RETURN(auto row_numbers, Zeros(64, stream));
   MILLRACE_ASSIGN_OR_RETURN(auto workspace, Zeros(64 * kMiB, stream));
-  Rooms r = {std::move(weights), std::move(vectors), std::move(halves), std::move(floats),
-             std::move(cells), std::move(row_numbers), std::move(workspace)};
+  Rooms r = {std::move(weights), std::move(vectors),     std::move(halves),   std::move(floats),
+             std::move(cells),   std::move(row_numbers), std::move(workspace)};
   // Bytes that are sane codes and scales in every format.
-  MILLRACE_CUDA_RETURN_IF_ERROR(cudaMemsetAsync(r.weights.data(), 0x2c, kWeightBytes, stream.get()));
+  MILLRACE_CUDA_RETURN_IF_ERROR(
+      cudaMemsetAsync(r.weights.data(), 0x2c, kWeightBytes, stream.get()));
   std::vector<float> values(static_cast<size_t>(1 << 18));
-  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i * 7919 % 2048) / 1024 - 1;
-  MILLRACE_RETURN_IF_ERROR(cuda::CopyAsync(r.vectors.data(), values.data(), r.vectors.size(), stream));
+  for (size_t i = 0; i < values.size(); ++i)
+    values[i] = static_cast<float>(i * 7919 % 2048) / 1024 - 1;
+  MILLRACE_RETURN_IF_ERROR(
+      cuda::CopyAsync(r.vectors.data(), values.data(), r.vectors.size(), stream));
   const int rows[16] = {0, 1, 2, 3, 4, 5, 6, 7, 511, 511, 511, 511, 511, 511, 511, 511};
   MILLRACE_RETURN_IF_ERROR(cuda::CopyAsync(r.rows.data(), rows, r.rows.size(), stream));
   MILLRACE_RETURN_IF_ERROR(stream.Wait(kTimeout));
@@ -213,16 +226,19 @@ absl::Status RunBench(int n) {
   MILLRACE_ASSIGN_OR_RETURN(auto stream, cuda::Stream::Create(0));
   MILLRACE_ASSIGN_OR_RETURN(Rooms rooms, MakeRooms(stream.view()));
   MILLRACE_ASSIGN_OR_RETURN(const double ceiling, ReadCeiling(rooms.weights, stream.view()));
-  std::printf("%d activation rows, context %d; plain read kernel %.0f GB/s\n", n, kContext, ceiling);
-  std::printf("%-4s %-5s %12s %9s %8s %14s\n", "", "type", "us a layer", "GB/s", "ceiling", "no attention");
+  std::printf("%d activation rows, context %d; plain read kernel %.0f GB/s\n", n, kContext,
+              ceiling);
+  std::printf("%-4s %-5s %12s %9s %8s %14s\n", "", "type", "us a layer", "GB/s", "ceiling",
+              "no attention");
   for (const Shape& shape : {Shape{"8B", 4096, 14336, 32}, Shape{"70B", 8192, 28672, 64}}) {
     for (DType dtype : {DType::kQ4_K, DType::kQ6_K, DType::kQ8_0, DType::kF16}) {
       LayerBench bench(shape, dtype, n, rooms, stream.view());
       MILLRACE_ASSIGN_OR_RETURN(const double whole, bench.Measure(true));
       MILLRACE_ASSIGN_OR_RETURN(const double part, bench.Measure(false));
       const double rate = static_cast<double>(bench.layer_bytes()) / whole / 1e3;
-      std::printf("%-4s %-5s %12.2f %9.0f %7.1f%% %14.2f%s\n", shape.name, DTypeName(dtype).data(), whole, rate,
-                  100 * rate / ceiling, part, whole < 0 || part < 0 ? "  DIFFERS" : "");
+      std::printf("%-4s %-5s %12.2f %9.0f %7.1f%% %14.2f%s\n", shape.name, DTypeName(dtype).data(),
+                  whole, rate, 100 * rate / ceiling, part,
+                  whole < 0 || part < 0 ? "  DIFFERS" : "");
     }
   }
   return absl::OkStatus();

@@ -62,7 +62,8 @@ TEST(DiskHomeTest, HostMemoryIsUsedUpBeforeTheDisk) {
 
 TEST(DiskHomeTest, DecodeGoesByTheDisk) {
   const PlacementPlan plan = Planned(Problem(16_GiB, 2));
-  const double least = absl::ToDoubleSeconds(BytesAt(plan, Home::kDisk) / Bandwidth::GBPerSecond(2));
+  const double least =
+      absl::ToDoubleSeconds(BytesAt(plan, Home::kDisk) / Bandwidth::GBPerSecond(2));
   const double token = absl::ToDoubleSeconds(plan.predicted.time_per_token);
   EXPECT_GE(token, 0.999 * least);
   EXPECT_LE(token, 1.3 * least + 0.5) << "copies from memory and the GPU's work are beside it";

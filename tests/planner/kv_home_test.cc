@@ -109,10 +109,13 @@ TEST(KvHomeTest, TheValidatorFindsWhatIsWrong) {
     return std::string(ValidatePlan(p, plan).message());
   };
   EXPECT_EQ(refusal([](auto&) {}), "");
-  EXPECT_THAT(refusal([&](auto& x) { x.blocks[with].kv_home = Home::kDevice; }), HasSubstr("ledger"));
-  EXPECT_THAT(refusal([&](auto& x) { x.blocks[without].kv_home = Home::kHost; }), HasSubstr("ledger"));
+  EXPECT_THAT(refusal([&](auto& x) { x.blocks[with].kv_home = Home::kDevice; }),
+              HasSubstr("ledger"));
+  EXPECT_THAT(refusal([&](auto& x) { x.blocks[without].kv_home = Home::kHost; }),
+              HasSubstr("ledger"));
   EXPECT_THAT(refusal([](auto& x) { x.blocks[2].kv_home = Home::kHost; }), HasSubstr("no cache"));
-  EXPECT_THAT(refusal([&](auto& x) { x.blocks[with].kv_home = Home::kDisk; }), HasSubstr("no cache"));
+  EXPECT_THAT(refusal([&](auto& x) { x.blocks[with].kv_home = Home::kDisk; }),
+              HasSubstr("no cache"));
 }
 
 }  // namespace

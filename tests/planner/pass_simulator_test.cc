@@ -71,8 +71,7 @@ TEST(PassSimulatorTest, WhatComesFromDiskTakesItsTime) {
   // Copies run at 10; the second group's disk gives 2.5.
   PassStep from_disk = Streamed(0.5, 10 * kGB);
   from_disk.copy_limit = 2.5e9;
-  const PassTimes t =
-      SimulatePasses({Streamed(0.5, 10 * kGB), from_disk}, kRates, 20 * kGB, 2);
+  const PassTimes t = SimulatePasses({Streamed(0.5, 10 * kGB), from_disk}, kRates, 20 * kGB, 2);
   EXPECT_DOUBLE_EQ(t.ends[0], 5.5);
   EXPECT_DOUBLE_EQ(t.ends[1], 10.5);
   // A disk that is faster than the link changes nothing.

@@ -57,8 +57,8 @@ struct HostUse {
 class HostWeights : public ChunkSource {
  public:
   // Brings in, locks, copies: seconds per 10 GB. ResourceExhausted names the budget and what is
-  // needed, DataLoss what cannot be read, FailedPrecondition a tensor that is to stay on a disk it is not
-  // on. Duplicate tensors count once.
+  // needed, DataLoss what cannot be read, FailedPrecondition a tensor that is to stay on a disk it
+  // is not on. Duplicate tensors count once.
   static absl::StatusOr<std::unique_ptr<HostWeights>> Create(const HostWeightsOptions& options,
                                                              std::vector<HostWeight> weights);
 

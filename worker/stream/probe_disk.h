@@ -9,9 +9,9 @@
 
 namespace millrace {
 
-// Reads up to 512 MiB of the file, spread over it, the way DiskReader reads weights: past the page cache
-// where the file system can. A second or less on a disk worth using, never more than ten. NotFound and
-// the like name the path; DeadlineExceeded a disk below 2 MB/s.
+// Reads up to 512 MiB of the file, spread over it, the way DiskReader reads weights: past the page
+// cache where the file system can. A second or less on a disk worth using, never more than ten.
+// NotFound and the like name the path; DeadlineExceeded a disk below 2 MB/s.
 absl::StatusOr<Bandwidth> ProbeDisk(const std::string& path);
 
 }  // namespace millrace

@@ -58,8 +58,7 @@ void MoveToHost(std::mt19937_64& rng, const ModelSpec& model, PlacementPlan& pla
   const std::vector<Block> blocks = BlocksOf(model);
   const bool caches = random(1, 3) == 1;
   for (BlockPlacement& placement : plan.blocks) {
-    const bool attends =
-        blocks[static_cast<size_t>(placement.block)].kind == BlockKind::kAttention;
+    const bool attends = blocks[static_cast<size_t>(placement.block)].kind == BlockKind::kAttention;
     if (caches && attends && random(1, 2) == 1) placement.kv_home = Home::kHost;
     if (random(1, 10) > share) continue;
     placement.home = Home::kHost;

@@ -26,8 +26,8 @@ struct RingBounds {
 };
 RingBounds RingOf(const ModelSpec& model, const PlacementPlan& plan, int stage);
 
-// Some of `plan`'s blocks to host memory, with `disk` some to disk, routes for them, a ring from the
-// least one upward; some caches to host memory.
+// Some of `plan`'s blocks to host memory, with `disk` some to disk, routes for them, a ring from
+// the least one upward; some caches to host memory.
 void MoveToHost(std::mt19937_64& rng, const ModelSpec& model, PlacementPlan& plan,
                 bool disk = false);
 
