@@ -189,11 +189,11 @@ double StageTable::OffloadedSeconds(int device, int first, int end, const SpillR
   FluidPass pass;
   pass.device_seconds = DeviceSeconds(device, first, end);
   for (int b = first; b < end; ++b) {
-    if (!homes[static_cast<size_t>(b - first)]) continue;
-    const double bytes = static_cast<double>(memory_.blocks()[b].weights.count());
     if (!kv.empty() && kv[static_cast<size_t>(b - first)]) {
       pass.device_seconds += cost_.HostKvSeconds(Device(device), b, {});
     }
+    if (!homes[static_cast<size_t>(b - first)]) continue;
+    const double bytes = static_cast<double>(memory_.blocks()[b].weights.count());
     if (!disk.empty() && disk[static_cast<size_t>(b - first)]) {
       pass.streamed_bytes += FluidDiskBytes(Host(device), rates, bytes);
       continue;

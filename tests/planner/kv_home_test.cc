@@ -3,11 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <random>
 
+#include "planner/cost_model.h"
+#include "planner/memory_budget.h"
+#include "planner/pins.h"
 #include "planner/plan_report.h"
 #include "planner/plan_validator.h"
 #include "planner/solver.h"
+#include "planner/stage_options.h"
 #include "tests/planner/llama_70b.h"
 #include "tests/planner/planned.h"
 
@@ -77,6 +80,26 @@ TEST(KvHomeTest, ReadingThemCostsTheLinksTime) {
   const Bytes read(Ledger(plan, "host", Purpose::kKvCache).count() / 2);
   const double least = absl::ToDoubleSeconds(read / p.cluster.hosts[0].devices[0].h2d_bandwidth);
   EXPECT_GT(absl::ToDoubleSeconds(plan.predicted.time_per_token), least);
+}
+
+TEST(KvHomeTest, TheSearchCountsThemBesidePinnedWeightsToo) {
+  PlacementProblem p = Problem(10_GiB, 131072);
+  p.pins = {{"blk.*.attn", "device"}};
+  const auto pins = ResolvePins(p);
+  ASSERT_TRUE(pins.ok()) << pins.status();
+  const MemoryBudget memory(p);
+  const CostModel cost(p, memory);
+  const StageTable table(p, memory, cost, *pins);
+  const StageChoice all = {0, 0, table.size()};
+  const std::vector<bool> on_host = table.KvOnHost(all), homes = table.HostHomes(all);
+  double reads = 0;
+  for (size_t b = 0; b < on_host.size(); ++b) {
+    if (!on_host[b]) continue;
+    EXPECT_FALSE(homes[b]) << "block " << b << " is pinned to the device";
+    reads += cost.HostKvSeconds(table.Device(0), static_cast<int>(b), {});
+  }
+  ASSERT_GT(reads, 0.3);
+  EXPECT_GT(table.Option(0, 0, table.size()).seconds, reads);
 }
 
 TEST(KvHomeTest, HostMemoryHasToHoldThem) {
