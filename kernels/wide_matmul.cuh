@@ -206,7 +206,7 @@ struct WideShape {
   static constexpr int kExchange = kSwiGlu ? kWideExchangeBytes : 0;
   // Dynamic shared memory but the weights' rings; a kilobyte to align it.
   static constexpr int kFixedBytes = 1024 + kRing + kExchange;
-  static_assert(kTokens % (16 * kCluster) == 0 || kTokens % 16 == 0);
+  static_assert(kTokens % 16 == 0);
 };
 
 template <typename Shape>
@@ -257,11 +257,6 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   // What the other block still sends here arrives before this one ends.
   ClusterBarrier();
 }
-
-// One function per width, each defined in a .cu of its own.
-absl::Status WideMatmul128(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
-absl::Status WideMatmul176(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
-absl::Status WideMatmul256(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
 
 template <int kTokens, bool kKTypes, bool kSwiGlu>
 absl::Status LaunchWide(const WideParams& p, StreamView stream) {

@@ -7,12 +7,6 @@
 
 namespace millrace::cuda {
 
-#ifdef MILLRACE_HAVE_WGMMA
-absl::Status WideMatmul128(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
-absl::Status WideMatmul176(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
-absl::Status WideMatmul256(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
-#endif
-
 namespace {
 
 constexpr int kRowTile = 128;  // weight rows of a block

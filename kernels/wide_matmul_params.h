@@ -44,6 +44,11 @@ inline constexpr int kWideTokens[] = {256, 176, 128};
 // The width that takes the fewest rounds of the device's clusters.
 int BestWideTokens(int row_pairs, int64_t n, int clusters);
 
+// One function per width, each defined in a .cu of its own, where the compiler has wgmma.
+absl::Status WideMatmul128(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
+absl::Status WideMatmul176(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
+absl::Status WideMatmul256(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
+
 // `tokens`: one of kWideTokens. All matrices have K types, or none.
 absl::Status LaunchWideMatmul(WideParams params, int tokens, bool swiglu, StreamView stream);
 

@@ -51,7 +51,7 @@ class CostModel {
   // Of a host-homed embedding: everything. Seconds.
   double HostEmbedSeconds(const DeviceSpec& device, PassShape pass) const;
   // What a cache in host memory adds to an attention block on the device. A prompt's rows read it
-  // in tiles of kAttentionRows, half full. Seconds.
+  // in tiles of 128, half full on average. Seconds.
   double HostKvSeconds(const DeviceSpec& device, int block, PassShape pass) const;
   // `tokens` hidden states from one stage to the next. Seconds.
   double HopSeconds(const LinkSpec& link, int tokens) const;

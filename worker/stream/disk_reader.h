@@ -13,14 +13,15 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "proto/stream_layout.h"
 #include "worker/stream/host_memory.h"
 
 namespace millrace {
 
 struct DiskReaderOptions {
   int readers = 4;  // threads
-  int buffers = 8;  // each for a read of max_read
-  Bytes max_read = 16_MiB;
+  int buffers = kDiskBuffers;  // each for a read of max_read
+  Bytes max_read = kStreamChunk;
   bool direct = true;  // past the page cache where the file system can
 };
 
