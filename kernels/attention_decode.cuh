@@ -108,26 +108,33 @@ struct Query {
   uint4 x[kShared ? 1 : kDim / 32];
   const __half* shared;
 
-  // From memory, or from `room` where `made`: MakeRows has put them there.
+  // From memory, or from `room` where `made`: MakeRows has put them there. All threads of the block.
   __device__ __forceinline__ void Load(const Args& a, const Heads& heads, bool made, __half* room) {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    const __half* head =
-        made ? room + g * kStride
-             : a.q + (static_cast<int64_t>(blockIdx.z) * a.heads + heads.first + g) * a.head_dim;
     shared = room + g * kStride + 8 * t;
+    const __half* first =
+        a.q + (static_cast<int64_t>(blockIdx.z) * a.heads + heads.first) * a.head_dim;
+    if constexpr (kShared) {
+      for (int i = threadIdx.x; i < kHeads * (kDim / 8); i += kThreads) {
+        const int head = i / (kDim / 8), dim = i % (kDim / 8) * 8;
+        const bool there = head < heads.count && dim < a.head_dim;
+        if (there && made) continue;
+        uint4 y = {};
+        if (there) y = *reinterpret_cast<const uint4*>(first + head * a.head_dim + dim);
+        *reinterpret_cast<uint4*>(room + head * kStride + dim) = y;
+      }
+      __syncthreads();
+    } else {
+      const __half* head = made ? room + g * kStride : first + g * a.head_dim;
 #pragma unroll
-    for (int c = 0; c < kDim / 32; ++c) {
-      const int dim = 32 * c + 8 * t;
-      uint4 y = {};
-      if (g < heads.count && dim < a.head_dim) y = *reinterpret_cast<const uint4*>(head + dim);
-      if constexpr (kShared) {
-        // Every warp writes the same: each reads only what it wrote itself.
-        *reinterpret_cast<uint4*>(room + g * kStride + dim) = y;
-      } else {
-        x[c] = y;
+      for (int c = 0; c < kDim / 32; ++c) {
+        const int dim = 32 * c + 8 * t;
+        x[c] = {};
+        if (g < heads.count && dim < a.head_dim) {
+          x[c] = *reinterpret_cast<const uint4*>(head + dim);
+        }
       }
     }
-    __syncwarp();
   }
   __device__ __forceinline__ uint4 Get(int c) const {
     if constexpr (kShared) return *reinterpret_cast<const uint4*>(shared + 32 * c);

@@ -89,7 +89,7 @@ class ThreeWayGpuTest : public ::testing::Test {
       const Transcript expected = Expected(resident, script);
       for (int i = 0; i < 6 && !HasFailure(); ++i, ++plans) {
         PlacementPlan plan = resident;
-        MoveToHost(rng_, model_->spec(), plan);
+        MoveToHost(rng_, model_->spec(), plan, !model_->PathOf(0).empty());
         if (Random(1, 2) == 1) NoCpuBlocks(plan);
         exact += !HasCpuBlocks(plan);
         ExpectTranscript(plan, script, expected, tolerance);
