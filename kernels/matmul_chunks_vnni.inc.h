@@ -122,8 +122,10 @@ struct ChunkCodec<DType::kQ5_1> : NaturalOrder {
 
 // Header of Q4_K and Q5_K (see UnpackSixBitPairs): eight scales, eight minima.
 inline __m512 SixBitScales(const uint8_t* b) {
-  uint32_t p[3];
-  memcpy(p, b + 4, 12);
+  uint32_t p[3];  // one by one: as 12 bytes they go through memory
+  memcpy(&p[0], b + 4, 4);
+  memcpy(&p[1], b + 8, 4);
+  memcpy(&p[2], b + 12, 4);
   uint64_t s = (p[0] & 0x3f3f3f3fu) | uint64_t{(p[2] & 0x0f0f0f0fu) | ((p[0] >> 2) & 0x30303030u)}
                                           << 32;
   uint64_t m = (p[1] & 0x3f3f3f3fu) |

@@ -73,6 +73,16 @@ inline __m512i FiveBitTable(float s, float l) {
                 _mm512_fmsub_ps(CountFrom(16), scale, low));
 }
 
+// Each group by a table of its own.
+inline TwoGroups LookUpFiveBits(__m512i codes, __m512i first, __m512i second) {
+  constexpr __mmask32 kOfSecond = 0xffff0000;
+  const auto both = [&](__m512i index) {
+    return _mm512_mask_permutexvar_epi16(_mm512_permutexvar_epi16(index, first), kOfSecond, index,
+                                         second);
+  };
+  return {both(codes), both(_mm512_srli_epi16(codes, 8))};
+}
+
 // Four codes a dword to four f32 results each: mantissa bits under the exponent of 256, so that a
 // code c reads 256 + c. scale and low are of the lanes; low holds the 256 as well.
 inline __m512 ValuesOfByte(__m512i moved, __m512 scale, __m512 low) {
@@ -96,9 +106,15 @@ inline TwoGroups ComputeValues(__m512i codes, __m512 scale, __m512 low) {
                        ValuesOfByte(_mm512_srli_epi32(codes, 9), scale, low))};
 }
 
-inline void StoreHalves(uint16_t* out, __m512i v, int64_t second) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_castsi512_si256(v));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + second), _mm512_extracti64x4_epi64(v, 1));
+// Each group's row of its tile, a cache line, is written in one go.
+inline void StoreGroups(uint16_t* first, uint16_t* second, const TwoGroups& g) {
+  const auto half = [](uint16_t* to, __m256i v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), v);
+  };
+  half(first, _mm512_castsi512_si256(g.even));
+  half(first + 16, _mm512_castsi512_si256(g.odd));
+  half(second, _mm512_extracti64x4_epi64(g.even, 1));
+  half(second + 16, _mm512_extracti64x4_epi64(g.odd, 1));
 }
 
 // Scales and kLow * l of a chunk, one for each sub-block, in memory: broadcast loads cost no vector
@@ -121,6 +137,25 @@ inline __attribute__((always_inline)) void SplitScales(const WeightChunk& w, Chu
   asm volatile("" : "+m"(out));  // or the compiler finds shuffles to do without the memory
 }
 
+// Both groups of register k of a chunk's codes.
+template <DType T, int k>
+inline __attribute__((always_inline)) TwoGroups LookUp(__m512i codes, const ChunkScales& scales) {
+  constexpr int first = ChunkCodec<T>::kFirst[k], second = ChunkCodec<T>::kSecond[k];
+  if constexpr (TableBits<T>() == 4) {
+    return LookUpFourBits(codes, scales.s, scales.l, first, second);
+  } else {
+    return LookUpFiveBits(codes, FiveBitTable(scales.s[first], scales.l[first]),
+                          FiveBitTable(scales.s[second], scales.l[second]));
+  }
+}
+
+template <DType T, int k>
+inline __attribute__((always_inline)) void StoreRegister(uint16_t* out, int64_t stride,
+                                                         const TwoGroups& groups) {
+  StoreGroups(out + ChunkCodec<T>::kFirst[k] * stride, out + ChunkCodec<T>::kSecond[k] * stride,
+              groups);
+}
+
 // 256 columns whose blocks begin at b: group g of 32 columns goes to out + g * stride (values of
 // bf16).
 template <DType T>
@@ -128,41 +163,28 @@ inline __attribute__((always_inline)) void ChunkToBf16(const uint8_t* b, uint16_
                                                        int64_t stride) {
   using C = ChunkCodec<T>;
   const WeightChunk w = C::Load(b);
-  ChunkScales scales;
-  __m512 low;
+  // Out of the struct before SplitScales, or the compiler keeps them on the stack.
+  const __m512i c0 = w.code[0], c1 = w.code[1], c2 = w.code[2], c3 = w.code[3];
   if constexpr (TableBits<T>() != 0) {
+    ChunkScales scales;
     SplitScales<T>(w, scales);
+    StoreRegister<T, 0>(out, stride, LookUp<T, 0>(c0, scales));
+    StoreRegister<T, 1>(out, stride, LookUp<T, 1>(c1, scales));
+    StoreRegister<T, 2>(out, stride, LookUp<T, 2>(c2, scales));
+    StoreRegister<T, 3>(out, stride, LookUp<T, 3>(c3, scales));
   } else {
     __m512 l = w.low;
     if constexpr (Codec<T>::kSub == 32) l = w.scale;  // Q8_0: minima are multiples of the scales
-    low = _mm512_fmadd_ps(w.scale, _mm512_set1_ps(256), _mm512_mul_ps(l, _mm512_set1_ps(C::kLow)));
-  }
-#pragma GCC unroll 4
-  for (int k = 0; k < 4; ++k) {
-    const int first = C::kFirst[k], second = C::kSecond[k];
-    uint16_t* to = out + first * stride;
-    const int64_t apart = (second - first) * stride;
-    if constexpr (TableBits<T>() == 5) {
-      const __m512i a = FiveBitTable(scales.s[first], scales.l[first]);
-      const __m512i c = FiveBitTable(scales.s[second], scales.l[second]);
-      const __m512i odd = _mm512_srli_epi16(w.code[k], 8);
-      StoreHalves(to,
-                  _mm512_mask_permutexvar_epi16(_mm512_permutexvar_epi16(w.code[k], a), 0xffff0000,
-                                                w.code[k], c),
-                  apart);
-      StoreHalves(
-          to + 16,
-          _mm512_mask_permutexvar_epi16(_mm512_permutexvar_epi16(odd, a), 0xffff0000, odd, c),
-          apart);
-    } else {
-      const TwoGroups groups =
-          TableBits<T>() == 4
-              ? LookUpFourBits(w.code[k], scales.s, scales.l, first, second)
-              : ComputeValues(w.code[k], _mm512_permutexvar_ps(ScaleLanes<T>(k), w.scale),
-                              _mm512_permutexvar_ps(ScaleLanes<T>(k), low));
-      StoreHalves(to, groups.even, apart);
-      StoreHalves(to + 16, groups.odd, apart);
-    }
+    const __m512 low =
+        _mm512_fmadd_ps(w.scale, _mm512_set1_ps(256), _mm512_mul_ps(l, _mm512_set1_ps(C::kLow)));
+    const auto values = [&](__m512i codes, int k) {
+      return ComputeValues(codes, _mm512_permutexvar_ps(ScaleLanes<T>(k), w.scale),
+                           _mm512_permutexvar_ps(ScaleLanes<T>(k), low));
+    };
+    StoreRegister<T, 0>(out, stride, values(c0, 0));
+    StoreRegister<T, 1>(out, stride, values(c1, 1));
+    StoreRegister<T, 2>(out, stride, values(c2, 2));
+    StoreRegister<T, 3>(out, stride, values(c3, 3));
   }
 }
 

@@ -26,6 +26,9 @@ struct DeviceSpec {
   Bandwidth memory_bandwidth;  // HBM for a GPU, DRAM for a CPU: weights read per second at decode
   Bandwidth h2d_bandwidth;     // host to device; unused for a CPU
   double prefill_flops = 0;    // sustained multiply-adds x 2 per second in large matrix products
+  // A GPU that multiplies large passes with quantised weights as they are: it needs no room for
+  // dequantised ones. Known for this process's own devices only.
+  bool direct_products = false;
 };
 
 // A measured point: products of `tokens` rows of x with Q4_K weights on all threads, the link to

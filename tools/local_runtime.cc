@@ -52,9 +52,19 @@ Runtime MakeRuntime(PlacementPlan plan, std::shared_ptr<Engine> engine) {
   return runtime;
 }
 
+bool AllGpusMultiplyDirectly(const ClusterSpec& cluster) {
+  for (const HostSpec& host : cluster.hosts) {
+    for (const DeviceSpec& device : host.devices) {
+      if (device.kind == DeviceKind::kGpu && !device.direct_products) return false;
+    }
+  }
+  return true;
+}
+
 void SetPassTokens(PlacementProblem& problem, int tokens, int threads) {
   problem.max_pass_tokens = tokens;
-  const ActivationShape shape = {tokens, threads, problem.slots, problem.context};
+  const ActivationShape shape = {tokens, threads, problem.slots, problem.context,
+                                 AllGpusMultiplyDirectly(problem.cluster)};
   problem.activations = ActivationNeedsOf(problem.model, shape, DeviceKind::kCpu);
   problem.gpu_activations = ActivationNeedsOf(problem.model, shape, DeviceKind::kGpu);
   ActivationShape host_route = shape;

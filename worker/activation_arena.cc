@@ -68,7 +68,9 @@ ActivationLayout LayOutActivations(const ModelSpec& model, const ActivationShape
 ActivationNeeds ActivationNeedsOf(const ModelSpec& model, const ActivationShape& shape,
                                   DeviceKind kind) {
   if (kind == DeviceKind::kGpu) {
-    return GpuActivationNeeds(model, shape.max_pass_tokens, shape.slots, shape.context);
+    return GpuActivationNeeds(
+        model, shape.max_pass_tokens, shape.slots, shape.context,
+        shape.direct_products ? LargeProducts::kDirect : LargeProducts::kDequantized);
   }
   const ActivationLayout last = LayOutActivations(model, shape, true);
   ActivationNeeds needs;

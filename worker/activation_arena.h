@@ -19,6 +19,8 @@ struct ActivationShape {
   int threads = 1;  // of a CPU stage
   int slots = 1;
   int context = 1;
+  // Every GPU in question multiplies large passes with weights as they are (DeviceSpec).
+  bool direct_products = false;
 };
 
 // Offsets in bytes of each buffer from the start of the arena; 64-byte aligned.

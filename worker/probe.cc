@@ -102,6 +102,7 @@ absl::StatusOr<DeviceSpec> GpuDevice(const DeviceOption& option,
   device.memory_bandwidth = report.memory_bandwidth;
   device.h2d_bandwidth = report.h2d_bandwidth;
   device.prefill_flops = report.prefill_flops;
+  device.direct_products = report.direct_products;
   if (device.budget <= device.overhead) {
     return absl::InvalidArgumentError(
         absl::StrCat(flag, ": ", FormatBytes(device.budget),

@@ -2,6 +2,7 @@
 
 #ifdef MILLRACE_HAVE_CUDA
 #include "kernels/cuda/device_probe.h"
+#include "kernels/wide_matmul_cuda.h"
 #endif
 #include "proto/status_macros.h"
 
@@ -42,7 +43,9 @@ GpuSource CudaGpus() {
     report.name = probe.name;
     report.total = probe.total_memory;
     report.free = probe.free_memory + probe.context;
-    report.overhead = probe.context + kCudaLibraryReserve;
+    report.direct_products = cuda::HasWideMatmul(index);
+    report.overhead =
+        probe.context + (report.direct_products ? kCudaKernelReserve : kCudaLibraryReserve);
     report.memory_bandwidth = probe.read;
     report.h2d_bandwidth = probe.upload;
     report.prefill_flops = EstimatedPrefillFlops(probe.sm, probe.multiprocessors, probe.clock_hz);

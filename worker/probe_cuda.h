@@ -12,8 +12,10 @@
 namespace millrace {
 
 // Kept free beside the context for what CUDA takes later: kernels and modules are loaded when first
-// used, cuBLAS brings its own. Part of a GPU's overhead, so that the ledger is an upper bound.
+// used, cuBLAS brings its own where it is used. Part of a GPU's overhead, so that the ledger is an
+// upper bound.
 inline constexpr Bytes kCudaLibraryReserve = 600_MiB;
+inline constexpr Bytes kCudaKernelReserve = 128_MiB;  // without cuBLAS
 // Left to others when a GPU's budget is not given.
 inline constexpr Bytes kGpuHeadroom = 256_MiB;
 
@@ -26,10 +28,11 @@ struct GpuReport {
   std::string name;  // "NVIDIA H200"
   Bytes total;
   Bytes free;      // before this process took its context: what a budget may count on
-  Bytes overhead;  // context and kCudaLibraryReserve, upper bound
+  Bytes overhead;  // context and what CUDA takes later, upper bound
   Bandwidth memory_bandwidth;
   Bandwidth h2d_bandwidth;
   double prefill_flops = 0;
+  bool direct_products = false;  // as in DeviceSpec
 };
 
 // Where the probe learns about GPUs: the CUDA runtime, or a test.

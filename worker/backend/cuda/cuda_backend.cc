@@ -72,7 +72,9 @@ class CudaBackend : public Backend {
               cuda::DeviceAllocator allocator, cuda::Stream stream)
       : model_(model), options_(options), device_(device), allocator_(std::move(allocator)), stream_(std::move(stream)),
         layout_(LayOutGpuActivations(model, options.max_pass_tokens, options.slots, options.context,
-                                     options.last_stage)),
+                                     options.last_stage,
+                                     cuda::HasWideMatmul(device) ? LargeProducts::kDirect
+                                                                 : LargeProducts::kDequantized)),
         small_meta_(kGpuSmallBatchTokens, kGpuSmallBatchTokens),
         large_meta_(options.max_pass_tokens, options.slots), receiver_(device) {}
 
@@ -292,9 +294,7 @@ absl::Status CudaBackend::FinishLoading() {
 absl::Status CudaBackend::MakePrefill() {
   auto bring = [this](int group, cuda::StreamView reader) { return Bring(group, reader); };
   if (cuda::HasWideMatmul(device_)) {
-    // Nothing is dequantised: both buffers, one after the other, are room for packed rows.
-    wide_.emplace(At<__half>(layout_.dequantized[0]), SizeOf(2 * layout_.dequantized_bytes), &groups_,
-                  bring);
+    wide_.emplace(At<__half>(layout_.packed), SizeOf(layout_.packed_bytes), &groups_, bring);
     return absl::OkStatus();
   }
   MILLRACE_ASSIGN_OR_RETURN(

@@ -15,6 +15,7 @@ constexpr size_t kMiB = size_t{1} << 20;
 constexpr size_t kCublasWorkspace = 32 * kMiB;
 constexpr size_t kAttentionWorkspace = 64 * kMiB;
 constexpr size_t kMostDequantized = 256 * kMiB;
+constexpr size_t kMostPacked = 128 * kMiB;
 constexpr size_t kLeastMeta = kMiB;
 // Token, position, slot, output row and copies for the host: generous. Per slot: its segment.
 constexpr size_t kMetaPerToken = 32, kMetaPerSlot = 64;
@@ -61,7 +62,7 @@ Widths WidthsOf(const ModelSpec& model) {
 }  // namespace
 
 GpuActivationLayout LayOutGpuActivations(const ModelSpec& model, int max_pass_tokens, int slots,
-                                         int context, bool last_stage) {
+                                         int context, bool last_stage, LargeProducts products) {
   const Widths widths = WidthsOf(model);
   const auto n = static_cast<size_t>(max_pass_tokens);
   const auto d = static_cast<size_t>(model.d_model);
@@ -78,12 +79,16 @@ GpuActivationLayout LayOutGpuActivations(const ModelSpec& model, int max_pass_to
   out.gate_up = feed_forward.Take(n * 2 * widths.ff * kF32);
   out.act = feed_forward.Take(HalfRows(n, widths.ff));
   bump = Bump(std::max(attention.end(), feed_forward.end()));
-  if (max_pass_tokens > kGpuSmallBatchTokens) {
-    out.dequantized_bytes = std::min(widths.fused_matrix * kF16, kMostDequantized);
+  const bool large = max_pass_tokens > kGpuSmallBatchTokens;
+  if (products == LargeProducts::kDequantized) {
+    if (large) out.dequantized_bytes = std::min(widths.fused_matrix * kF16, kMostDequantized);
+    out.cublas_bytes = kCublasWorkspace;
+  } else if (large) {
+    out.packed_bytes = std::min(HalfRows(n, std::max({d, widths.q, widths.ff})), kMostPacked);
   }
   for (size_t& buffer : out.dequantized) buffer = bump.Take(out.dequantized_bytes);
-  out.cublas_bytes = kCublasWorkspace;
   out.cublas = bump.Take(out.cublas_bytes);
+  out.packed = bump.Take(out.packed_bytes);
   out.attention_bytes = kAttentionWorkspace;
   out.attention = bump.Take(out.attention_bytes);
   out.meta_bytes = std::max(
@@ -102,9 +107,9 @@ GpuActivationLayout LayOutGpuActivations(const ModelSpec& model, int max_pass_to
 }
 
 ActivationNeeds GpuActivationNeeds(const ModelSpec& model, int max_pass_tokens, int slots,
-                                   int context) {
+                                   int context, LargeProducts products) {
   const GpuActivationLayout last =
-      LayOutGpuActivations(model, max_pass_tokens, slots, context, true);
+      LayOutGpuActivations(model, max_pass_tokens, slots, context, true, products);
   ActivationNeeds needs;
   needs.body = Bytes(static_cast<int64_t>(last.body_bytes));
   needs.last_extra = Bytes(static_cast<int64_t>(last.total_bytes - last.body_bytes));

@@ -29,12 +29,15 @@ struct GpuActivationLayout {
   size_t mixed = 0;    // [n, heads * head_dim] f16: attention's output
   size_t gate_up = 0;  // [n, 2 d_ff] f32
   size_t act = 0;      // [n, d_ff] f16, as normed
-  // Two buffers, one after the other, each for the largest fused matrix as f16 or 256 MiB of it; none
-  // where n <= kGpuSmallBatchTokens. On GPUs that dequantise nothing both are room for packed rows. The head is not among them: its at most kMaxGpuHeadRows rows never
-  // dequantise.
+  // Where large passes dequantise: two buffers, each for the largest fused matrix as f16 or 256 MiB
+  // of it, and the matrix library's workspace. The head is not among the matrices: its at most
+  // kMaxGpuHeadRows rows never dequantise.
   size_t dequantized[2] = {0, 0};
   size_t dequantized_bytes = 0;  // of each
-  size_t cublas = 0, cublas_bytes = 0;        // workspace of the matrix library
+  size_t cublas = 0, cublas_bytes = 0;
+  // Where they do not: room for rows that come dense and have to be packed, all n of the widest or
+  // 128 MiB of them. Neither is there where n <= kGpuSmallBatchTokens.
+  size_t packed = 0, packed_bytes = 0;
   size_t attention = 0, attention_bytes = 0;  // workspace of split attention
   size_t meta = 0, meta_bytes = 0;            // tokens, positions, segments of a pass
   size_t body_bytes = 0;                      // without the last stage's buffers
@@ -45,13 +48,17 @@ struct GpuActivationLayout {
   size_t total_bytes = 0;
 };
 
+// How a GPU multiplies weights with the rows of a large pass: as f16 by the matrix library, or as
+// they are (kernels/wide_matmul_cuda.h).
+enum class LargeProducts { kDequantized, kDirect };
+
 // `max_pass_tokens`, `slots`, `context` >= 1, as in the plan.
 GpuActivationLayout LayOutGpuActivations(const ModelSpec& model, int max_pass_tokens, int slots,
-                                         int context, bool last_stage);
+                                         int context, bool last_stage, LargeProducts products);
 
 // Upper bounds for the planner: the same layout's sizes.
 ActivationNeeds GpuActivationNeeds(const ModelSpec& model, int max_pass_tokens, int slots,
-                                   int context);
+                                   int context, LargeProducts products);
 
 // Bytes that a tensor takes on a GPU; `lookup`: as the embedding table, which stays as in the file.
 Bytes CudaPlacedBytes(const TensorSpec& spec, bool lookup);
