@@ -247,7 +247,6 @@ absl::Status CudaBackend::Init() {
     return absl::InternalError("a pass's metadata takes more than was laid out for it");
   }
   MILLRACE_ASSIGN_OR_RETURN(arena_, allocator_.Allocate(SizeOf(layout_.total_bytes), "activations"));
-  // Counters in it begin at zero.
   MILLRACE_CUDA_RETURN_IF_ERROR(
       cudaMemsetAsync(arena_->data(), 0, layout_.total_bytes, stream().get()));
   MILLRACE_ASSIGN_OR_RETURN(DeviceBuffer weights,
@@ -257,8 +256,10 @@ absl::Status CudaBackend::Init() {
       cuda::PinnedBuffer::Create(SizeOf(std::max(small_meta_.bytes, large_meta_.bytes))));
   MILLRACE_ASSIGN_OR_RETURN(
       pinned_results_, cuda::PinnedBuffer::Create(SizeOf(kMaxGpuHeadRows * sizeof(cuda::SampleResult))));
-  MILLRACE_ASSIGN_OR_RETURN(pool_, WeightPool::Create(std::move(weights), At<std::byte>(layout_.cublas),
-                                                      SizeOf(layout_.cublas_bytes), stream()));
+  // No attention runs while weights are placed; FinishLoading clears its counters.
+  MILLRACE_ASSIGN_OR_RETURN(
+      pool_, WeightPool::Create(std::move(weights), At<std::byte>(layout_.attention),
+                                SizeOf(layout_.attention_bytes), stream()));
   // The frequencies stand at the end of the metadata area.
   const std::vector<double> frequencies = RopeFrequencies(model_.rope);
   const size_t size = frequencies.size() * sizeof(double);
@@ -285,6 +286,9 @@ absl::StatusOr<WeightsId> CudaBackend::StreamMatrices(absl::Span<const HostTenso
 absl::Status CudaBackend::FinishLoading() {
   MILLRACE_RETURN_IF_ERROR(Use());
   MILLRACE_RETURN_IF_ERROR(pool_->Finish());
+  // Attention's counters begin at zero.
+  MILLRACE_CUDA_RETURN_IF_ERROR(
+      cudaMemsetAsync(At<void>(layout_.attention), 0, layout_.attention_bytes, stream().get()));
   if (!streamed_.empty()) {
     MILLRACE_RETURN_IF_ERROR(streamed_.Start(allocator_, options_.stream_ring, stream(), options_.stream_source));
   }
