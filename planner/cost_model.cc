@@ -46,7 +46,9 @@ double CostModel::DeviceSeconds(const HostSpec& host, const DeviceSpec& device, 
   }
   const double flops = device.prefill_flops * (gpu ? kGpuPrefillEfficiency : 1.0);
   double compute = flops > 0 ? Flops(block, pass) / flops : 0;
-  if (!gpu && !host.cpu_rates.empty()) compute = HostComputeSeconds(host, block, pass);
+  if (!gpu && !host.cpu_rates.empty()) {
+    compute = CpuSeconds(host, block, pass, LinkLoad::kIdle);
+  }
   double seconds = std::max(Seconds(b.weights, rate), compute);
   if (!pass.prefill) {
     const Bytes cache(memory_.Kv(block).count() / std::max(1, problem_.slots) / 2);
@@ -55,9 +57,13 @@ double CostModel::DeviceSeconds(const HostSpec& host, const DeviceSpec& device, 
   return seconds + (gpu && b.kind != BlockKind::kHead ? kGpuHalfLayerSeconds : 0);
 }
 
-double CostModel::HostComputeSeconds(const HostSpec& host, int block, PassShape pass) const {
+double CostModel::CpuSeconds(const HostSpec& host, int block, PassShape pass, LinkLoad link) const {
   const double bytes = static_cast<double>(memory_.blocks()[block].weights.count());
-  return CpuProductSeconds(host, bytes, parameters_[block], Rows(block, pass));
+  return CpuProductSeconds(host, bytes, parameters_[block], Rows(block, pass), link);
+}
+
+double CostModel::HostComputeSeconds(const HostSpec& host, int block, PassShape pass) const {
+  return CpuSeconds(host, block, pass, LinkLoad::kCopies);
 }
 
 double CostModel::HostHopSeconds(const DeviceSpec& device, PassShape pass) const {

@@ -4,6 +4,7 @@
 #define MILLRACE_PLANNER_COST_MODEL_H_
 
 #include "absl/time/time.h"
+#include "planner/host_rates.h"
 #include "planner/memory_budget.h"
 #include "planner/placement_problem.h"
 
@@ -44,7 +45,8 @@ class CostModel {
   // The block computed on `device` of `host`, its weights there. Seconds.
   double DeviceSeconds(const HostSpec& host, const DeviceSpec& device, int block,
                        PassShape pass) const;
-  // The products of a block on the host's CPU, no copies under way; planner/host_rates.h. Seconds.
+  // The products of a block on the CPU beside a GPU that weights are copied to;
+  // planner/host_rates.h. Seconds.
   double HostComputeSeconds(const HostSpec& host, int block, PassShape pass) const;
   // Hidden states down to the CPU and back. Seconds.
   double HostHopSeconds(const DeviceSpec& device, PassShape pass) const;
@@ -62,6 +64,7 @@ class CostModel {
   // Multiply-adds x 2 of the block's matrices for those rows; a single row counts as none: it is
   // bound by memory everywhere.
   double Flops(int block, PassShape pass) const;
+  double CpuSeconds(const HostSpec& host, int block, PassShape pass, LinkLoad link) const;
 
   const PlacementProblem& problem_;
   const MemoryBudget& memory_;

@@ -18,6 +18,16 @@ double Q4KBytesPerElement() {
   return static_cast<double>(type.block_bytes) / type.block_elements;
 }
 
+bool MeasuredBesideCopies(const HostSpec& host) {
+  return std::all_of(host.cpu_rates.begin(), host.cpu_rates.end(),
+                     [](const CpuRate& rate) { return rate.beside_copies > Bandwidth(); });
+}
+
+std::vector<CpuRate> BesideCopies(std::vector<CpuRate> rates) {
+  for (CpuRate& rate : rates) rate.weights = rate.beside_copies;
+  return rates;
+}
+
 }  // namespace
 
 double CpuSecondsPerByte(const std::vector<CpuRate>& rates, int tokens) {
@@ -33,12 +43,15 @@ double CpuSecondsPerByte(const std::vector<CpuRate>& rates, int tokens) {
   return at_b + slope * (tokens - b.tokens);
 }
 
-double CpuProductSeconds(const HostSpec& host, double bytes, double elements, int tokens) {
+double CpuProductSeconds(const HostSpec& host, double bytes, double elements, int tokens,
+                         LinkLoad link) {
   if (host.cpu_rates.empty()) {
     return tokens == 1 ? 0 : 2 * elements * tokens / CpuFlops(host);
   }
-  const double one = CpuSecondsPerByte(host.cpu_rates, 1);
-  const double more = std::max(0.0, CpuSecondsPerByte(host.cpu_rates, tokens) - one);
+  const bool loaded = link == LinkLoad::kCopies && tokens > 1 && MeasuredBesideCopies(host);
+  const std::vector<CpuRate> rates = loaded ? BesideCopies(host.cpu_rates) : host.cpu_rates;
+  const double one = CpuSecondsPerByte(rates, 1);
+  const double more = std::max(0.0, CpuSecondsPerByte(rates, tokens) - one);
   return one * bytes + more * elements * Q4KBytesPerElement();
 }
 
@@ -63,7 +76,7 @@ double CpuFlops(const HostSpec& host) {
 
 bool SameCpu(const HostSpec& a, const HostSpec& b) {
   const auto same = [](const CpuRate& x, const CpuRate& y) {
-    return x.tokens == y.tokens && x.weights == y.weights;
+    return x.tokens == y.tokens && x.weights == y.weights && x.beside_copies == y.beside_copies;
   };
   return a.dram_bandwidth == b.dram_bandwidth && CpuFlops(a) == CpuFlops(b) &&
          std::equal(a.cpu_rates.begin(), a.cpu_rates.end(), b.cpu_rates.begin(), b.cpu_rates.end(),

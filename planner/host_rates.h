@@ -15,8 +15,12 @@ namespace millrace {
 // two goes on, and never falls. `rates` has a point; rates below 1 MB/s count as that.
 double CpuSecondsPerByte(const std::vector<CpuRate>& rates, int tokens);
 
+// What the links to GPUs do while the CPU multiplies.
+enum class LinkLoad { kIdle, kCopies };
+
 // One product of `tokens` rows with a matrix of `elements` values in `bytes` on all threads of the
-// CPU, no copies under way. Seconds.
+// CPU. Seconds. Beside copies one row's time is still that of an idle link: what it shares with them
+// is memory, and sharing that is for the caller to count.
 //
 // With HostSpec::cpu_rates, of Q4_K, the time of one row goes by the matrix's bytes (it is bound by
 // memory), and what more rows add goes by its values: for Q4_K both together are the table's time,
@@ -24,7 +28,8 @@ double CpuSecondsPerByte(const std::vector<CpuRate>& rates, int tokens);
 //
 // Without the table: for one row nothing, for more 2 x elements x tokens / CpuFlops; reading is
 // then for the caller to count.
-double CpuProductSeconds(const HostSpec& host, double bytes, double elements, int tokens);
+double CpuProductSeconds(const HostSpec& host, double bytes, double elements, int tokens,
+                         LinkLoad link);
 
 // Copies to `device` beside the host's CPU. Host memory gives at least what one row's products were
 // measured to read.

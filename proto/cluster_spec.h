@@ -31,11 +31,12 @@ struct DeviceSpec {
   bool direct_products = false;
 };
 
-// A measured point: products of `tokens` rows of x with Q4_K weights on all threads, the link to
-// any GPU idle, read this many bytes of weights per second.
+// A measured point: products of `tokens` rows of x with Q4_K weights on all threads read this many
+// bytes of weights per second, the links to all GPUs idle or busy with copies from memory.
 struct CpuRate {
   int tokens = 1;
   Bandwidth weights;
+  Bandwidth beside_copies{};  // zero: not measured
 };
 
 // One worker process on one host.

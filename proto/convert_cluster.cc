@@ -39,6 +39,8 @@ std::vector<CpuRate> CpuRatesFromProto(FieldCheck& check, const std::string& at,
     read.tokens = check.Int32(point + ".tokens", rate.tokens(), above + 1, 1 << 24);
     read.weights = Bandwidth::BytesPerSecond(check.NonNegative(point + ".weights", rate.weights()));
     if (rate.weights() == 0) check.Refuse(point + ".weights", "must not be 0");
+    read.beside_copies = Bandwidth::BytesPerSecond(
+        check.NonNegative(point + ".beside_copies", rate.beside_copies()));
     rates.push_back(read);
     if (!check.ok()) break;
   }
@@ -110,6 +112,7 @@ v1::HostSpec ToProto(const HostSpec& host) {
     v1::CpuRate& out = *wire.add_cpu_rates();
     out.set_tokens(rate.tokens);
     out.set_weights(rate.weights.bytes_per_second());
+    out.set_beside_copies(rate.beside_copies.bytes_per_second());
   }
   for (const DeviceSpec& device : host.devices) {
     v1::DeviceSpec& out = *wire.add_devices();

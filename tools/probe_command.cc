@@ -37,6 +37,13 @@ absl::StatusOr<int> RunProbe(const ProbeFlags& flags) {
       std::printf(" %d: %s%s", rate.tokens, FormatBandwidth(rate.weights).c_str(),
                   &rate == &host.cpu_rates.back() ? "\n" : ",");
     }
+    if (host.cpu_rates.front().beside_copies > Bandwidth()) {
+      std::printf("the same beside copies to the GPUs:");
+      for (const CpuRate& rate : host.cpu_rates) {
+        std::printf(" %d: %s%s", rate.tokens, FormatBandwidth(rate.beside_copies).c_str(),
+                    &rate == &host.cpu_rates.back() ? "\n" : ",");
+      }
+    }
   }
   for (const DeviceSpec& device : host.devices) {
     std::printf("%s: %s, budget %s of %s, overhead %s, matrix products %.1f GFLOP/s",

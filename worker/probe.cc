@@ -69,6 +69,20 @@ absl::StatusOr<GpuReports> ProbeGpus(const GpuSource& source,
   return reports;
 }
 
+// Copies to all the GPUs at once; where one cannot, none.
+UploadBeside UploadToAll(const GpuSource& source, const GpuReports& gpus) {
+  if (gpus.empty() || source.upload == nullptr) return nullptr;
+  return [&source, &gpus](absl::Span<const std::byte> from) -> std::shared_ptr<void> {
+    auto loads = std::make_shared<std::vector<std::shared_ptr<void>>>();
+    for (const auto& [index, _] : gpus) {
+      auto load = source.upload(index, from);
+      if (!load.ok()) return nullptr;
+      loads->push_back(*std::move(load));
+    }
+    return loads;
+  };
+}
+
 // The logical device `option`, one of `all`, on the hardware that `report` is of.
 absl::StatusOr<DeviceSpec> GpuDevice(const DeviceOption& option,
                                      const std::vector<DeviceOption>& all,
@@ -135,7 +149,8 @@ absl::StatusOr<HostSpec> ProbeHost(const ProbeOptions& options) {
   std::vector<DeviceOption> devices = options.devices;
   if (devices.empty()) devices = AutoDevices(static_cast<int>(options.gpus.list().names.size()));
   MILLRACE_ASSIGN_OR_RETURN(const GpuReports gpus, ProbeGpus(options.gpus, devices));
-  CpuSpeeds cpu = MeasureCpu(host.threads, ProbeBuffer(host.budget));
+  CpuSpeeds cpu =
+      MeasureCpu(host.threads, ProbeBuffer(host.budget), UploadToAll(options.gpus, gpus));
   host.dram_bandwidth = cpu.dram_bandwidth;
   host.cpu_flops = cpu.cpu_flops;
   host.cpu_rates = std::move(cpu.cpu_rates);

@@ -158,7 +158,25 @@ class Products {
   const std::byte* weights_ = nullptr;
 };
 
-std::vector<CpuRate> MeasureRates(ThreadPool& pool, const ScratchPages& pages) {
+constexpr absl::Duration kRateFor = absl::Milliseconds(30);
+
+Bandwidth RateOf(Products& products, int tokens) {
+  return Bandwidth::BytesPerSecond(products.Rate(tokens, kRateFor));
+}
+
+// Copies come from memory as weights do: from more than a last-level cache, where there is as much.
+void MeasureBesideCopies(Products& products, const ScratchPages& pages, const UploadBeside& upload,
+                         std::vector<CpuRate>& rates) {
+  constexpr size_t kMost = size_t{1} << 30;
+  const auto load = upload({pages.data(), std::min(kMost, pages.size())});
+  if (load == nullptr) return;
+  for (CpuRate& rate : rates) {
+    rate.beside_copies = std::min(rate.weights, RateOf(products, rate.tokens));
+  }
+}
+
+std::vector<CpuRate> MeasureRates(ThreadPool& pool, const ScratchPages& pages,
+                                  const UploadBeside& upload) {
   constexpr int kTokens[] = {1, 4, 8, 32, 128, 256};
   constexpr int64_t kCols = 8192;
   constexpr Bytes kLeastWeights = 16_MiB;
@@ -166,11 +184,12 @@ std::vector<CpuRate> MeasureRates(ThreadPool& pool, const ScratchPages& pages) {
   Products products(pool, pages, DType::kQ4_K, std::end(kTokens)[-1], kCols);
   if (products.weight_bytes() < kLeastWeights) return rates;
   for (int tokens : kTokens) {
-    Bandwidth rate = Bandwidth::BytesPerSecond(products.Rate(tokens, absl::Milliseconds(30)));
+    Bandwidth rate = RateOf(products, tokens);
     // More rows are never less work: what looks like it is noise.
     if (!rates.empty()) rate = std::min(rate, rates.back().weights);
     rates.push_back({tokens, rate});
   }
+  if (upload != nullptr) MeasureBesideCopies(products, pages, upload, rates);
   return rates;
 }
 
@@ -189,14 +208,14 @@ double MeasureF16Flops(ThreadPool& pool, const ScratchPages& pages) {
 
 }  // namespace
 
-CpuSpeeds MeasureCpu(int threads, Bytes buffer) {
+CpuSpeeds MeasureCpu(int threads, Bytes buffer, const UploadBeside& upload) {
   CpuSpeeds speeds;
   ScratchPages pages(static_cast<size_t>(buffer.count()));
   if (pages.data() == nullptr) return speeds;
   ThreadPool pool(threads);
   Touch(pool, pages);
   speeds.dram_bandwidth = Bandwidth::BytesPerSecond(ReadRate(pool, pages));
-  speeds.cpu_rates = MeasureRates(pool, pages);
+  speeds.cpu_rates = MeasureRates(pool, pages, upload);
   speeds.cpu_flops = MeasureF16Flops(pool, pages);
   if (!speeds.cpu_rates.empty()) {
     const CpuRate& last = speeds.cpu_rates.back();

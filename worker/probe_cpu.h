@@ -3,9 +3,12 @@
 #ifndef MILLRACE_WORKER_PROBE_CPU_H_
 #define MILLRACE_WORKER_PROBE_CPU_H_
 
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "proto/bytes.h"
 #include "proto/cluster_spec.h"
 
@@ -18,9 +21,13 @@ struct CpuSpeeds {
   std::vector<CpuRate> cpu_rates;  // at 1, 4, 8, 32, 128 and 256 tokens, never rising
 };
 
-// Within `buffer` bytes. About half a second, and the time to touch the buffer. Where it holds less
-// than 16 MiB of weights beside activations for 256 tokens there is no table.
-CpuSpeeds MeasureCpu(int threads, Bytes buffer);
+// Copies from `from` to the GPUs go on until what is returned dies; null where there are none.
+using UploadBeside = std::function<std::shared_ptr<void>(absl::Span<const std::byte> from)>;
+
+// Within `buffer` bytes. About half a second, as long again with `upload`, and the time to touch the
+// buffer. Where it holds less than 16 MiB of weights beside activations for 256 tokens there is no
+// table.
+CpuSpeeds MeasureCpu(int threads, Bytes buffer, const UploadBeside& upload = nullptr);
 
 // Read by `threads` threads: the median of several passes over a buffer of `buffer` bytes, at least
 // 0.1 s.

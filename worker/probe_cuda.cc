@@ -2,6 +2,7 @@
 
 #ifdef MILLRACE_HAVE_CUDA
 #include "kernels/cuda/device_probe.h"
+#include "kernels/cuda/upload_load.h"
 #include "kernels/wide_matmul_cuda.h"
 #endif
 #include "proto/status_macros.h"
@@ -50,6 +51,11 @@ GpuSource CudaGpus() {
     report.h2d_bandwidth = probe.upload;
     report.prefill_flops = EstimatedPrefillFlops(probe.sm, probe.multiprocessors, probe.clock_hz);
     return report;
+  };
+  source.upload = [](int index,
+                     absl::Span<const std::byte> from) -> absl::StatusOr<std::shared_ptr<void>> {
+    MILLRACE_ASSIGN_OR_RETURN(auto load, cuda::UploadLoad::Start(index, from));
+    return std::shared_ptr<cuda::UploadLoad>(std::move(load));
   };
   return source;
 }

@@ -3,10 +3,12 @@
 #define MILLRACE_WORKER_PROBE_CUDA_H_
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "proto/bytes.h"
 
 namespace millrace {
@@ -41,6 +43,10 @@ struct GpuSource {
   // Buffers for measuring take at most a quarter of `budget`: what the process may use of that GPU,
   // context included.
   std::function<absl::StatusOr<GpuReport>(int index, Bytes budget)> probe;
+  // Copies from `from`, page-aligned, to that GPU without pause until what is returned dies. May be
+  // empty.
+  std::function<absl::StatusOr<std::shared_ptr<void>>(int index, absl::Span<const std::byte> from)>
+      upload;
   // Sustained flops of large matrix products on that GPU, measured; replaces the report's estimate.
   // May be empty.
   std::function<absl::StatusOr<double>(int index)> measure_prefill_flops;

@@ -99,7 +99,7 @@ TEST(CostModelTest, ACpuStageTakesItsMeasuredProducts) {
   EXPECT_NEAR(cost.DeviceSeconds(host, cpu, 2, {1, true}), bytes / 20e9, 1e-9);
   host.cpu_rates = {{1, Bandwidth::GBPerSecond(10)}, {64, Bandwidth::GBPerSecond(1)}};
   EXPECT_NEAR(cost.DeviceSeconds(host, cpu, 2, {1, true}), bytes / 10e9, 1e-9);
-  const double at_64 = CpuProductSeconds(host, bytes, 3 * 256 * 512 + 512, 64);
+  const double at_64 = CpuProductSeconds(host, bytes, 3 * 256 * 512 + 512, 64, LinkLoad::kIdle);
   EXPECT_NEAR(cost.DeviceSeconds(host, cpu, 2, {64, true}), at_64, 1e-9);
   const int head = memory.size() - 1;  // one row of a prompt
   EXPECT_EQ(cost.DeviceSeconds(host, cpu, head, {64, true}),

@@ -37,18 +37,32 @@ TEST(CpuProductSecondsTest, OneRowGoesByBytesAndMoreByValues) {
   HostSpec host;
   host.cpu_rates = {Rate(1, 100), Rate(5, 20)};
   // 1e9 values in Q4_K are 0.5625 GB: the table's time.
-  EXPECT_NEAR(CpuProductSeconds(host, 0.5625e9, 1e9, 1), 5.625e-3, 1e-12);
-  EXPECT_NEAR(CpuProductSeconds(host, 0.5625e9, 1e9, 5), 28.125e-3, 1e-12);
+  EXPECT_NEAR(CpuProductSeconds(host, 0.5625e9, 1e9, 1, LinkLoad::kIdle), 5.625e-3, 1e-12);
+  EXPECT_NEAR(CpuProductSeconds(host, 0.5625e9, 1e9, 5, LinkLoad::kIdle), 28.125e-3, 1e-12);
   // In F16 2 GB: 20 ms to read, and the same 22.5 ms for four more rows.
-  EXPECT_NEAR(CpuProductSeconds(host, 2e9, 1e9, 1), 20e-3, 1e-12);
-  EXPECT_NEAR(CpuProductSeconds(host, 2e9, 1e9, 5), 42.5e-3, 1e-12);
+  EXPECT_NEAR(CpuProductSeconds(host, 2e9, 1e9, 1, LinkLoad::kIdle), 20e-3, 1e-12);
+  EXPECT_NEAR(CpuProductSeconds(host, 2e9, 1e9, 5, LinkLoad::kIdle), 42.5e-3, 1e-12);
+}
+
+TEST(CpuProductSecondsTest, SeveralRowsBesideCopiesTakeWhatWasMeasuredThere) {
+  HostSpec host;
+  host.cpu_rates = {Rate(1, 100), Rate(5, 20)};
+  const double q4k = 0.5625e9;
+  EXPECT_NEAR(CpuProductSeconds(host, q4k, 1e9, 5, LinkLoad::kCopies), 28.125e-3, 1e-12)
+      << "never measured: as without copies";
+  host.cpu_rates[0].beside_copies = Bandwidth::GBPerSecond(80);
+  host.cpu_rates[1].beside_copies = Bandwidth::GBPerSecond(15);
+  EXPECT_NEAR(CpuProductSeconds(host, q4k, 1e9, 5, LinkLoad::kIdle), 28.125e-3, 1e-12);
+  EXPECT_NEAR(CpuProductSeconds(host, q4k, 1e9, 5, LinkLoad::kCopies), 37.5e-3, 1e-12);
+  // What one row shares with the copies is memory, which the caller counts.
+  EXPECT_NEAR(CpuProductSeconds(host, q4k, 1e9, 1, LinkLoad::kCopies), 5.625e-3, 1e-12);
 }
 
 TEST(CpuProductSecondsTest, WithoutATableFlopsStandIn) {
   HostSpec host;
   host.cpu_flops = 1e12;
-  EXPECT_EQ(CpuProductSeconds(host, 1e9, 2e9, 1), 0);
-  EXPECT_DOUBLE_EQ(CpuProductSeconds(host, 1e9, 2e9, 8), 2 * 2e9 * 8 / 1e12);
+  EXPECT_EQ(CpuProductSeconds(host, 1e9, 2e9, 1, LinkLoad::kIdle), 0);
+  EXPECT_DOUBLE_EQ(CpuProductSeconds(host, 1e9, 2e9, 8, LinkLoad::kIdle), 2 * 2e9 * 8 / 1e12);
   host.cpu_flops = 0;
   host.threads = 4;
   EXPECT_DOUBLE_EQ(CpuFlops(host), 4 * kDefaultFlopsPerThread);

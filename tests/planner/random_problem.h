@@ -88,9 +88,11 @@ inline PlacementProblem BaseProblem(ModelSpec model) {
 // Products that grow slower with the rows, from a little above or below what memory gives on.
 inline std::vector<CpuRate> RandomCpuRates(std::mt19937& rng, Bandwidth dram) {
   std::vector<CpuRate> rates;
+  const bool beside = rng() % 2 == 1;
   double rate = dram.bytes_per_second() * (0.7 + static_cast<double>(rng() % 50) / 100);
   for (int tokens = 1; tokens <= 256; tokens *= 2 << rng() % 3) {
     rates.push_back({tokens, Bandwidth::BytesPerSecond(rate)});
+    if (beside) rates.back().beside_copies = Bandwidth::BytesPerSecond(0.8 * rate);
     rate *= 0.3 + static_cast<double>(rng() % 70) / 100;
   }
   return rates;

@@ -164,11 +164,13 @@ TEST(ConvertTest, HostsThatClaimTooMuchAreRefused) {
   ASSERT_TRUE(FromProto(ToProto(host)).ok());
   EXPECT_EQ(FromProto(ToProto(host))->cpu_flops, 3e12);
   EXPECT_TRUE(FromProto(ToProto(host))->cpu_rates.empty()) << "as old workers send it";
-  host.cpu_rates = {{1, Bandwidth::GBPerSecond(116)}, {32, Bandwidth::GBPerSecond(39)}};
+  host.cpu_rates = {{1, Bandwidth::GBPerSecond(116)}, {32, Bandwidth::GBPerSecond(39), Bandwidth::GBPerSecond(33)}};
   const HostSpec read = *FromProto(ToProto(host));
   ASSERT_EQ(read.cpu_rates.size(), 2u);
   EXPECT_EQ(read.cpu_rates[1].tokens, 32);
   EXPECT_EQ(read.cpu_rates[1].weights, Bandwidth::GBPerSecond(39));
+  EXPECT_EQ(read.cpu_rates[0].beside_copies, Bandwidth()) << "never measured";
+  EXPECT_EQ(read.cpu_rates[1].beside_copies, Bandwidth::GBPerSecond(33));
   const auto refusal = [&](auto change) {
     v1::HostSpec wire = ToProto(host);
     change(wire);
@@ -180,6 +182,8 @@ TEST(ConvertTest, HostsThatClaimTooMuchAreRefused) {
               HasSubstr("cpu_rates[0].weights"));
   EXPECT_THAT(refusal([](auto& w) { w.mutable_cpu_rates(0)->set_weights(-1); }),
               HasSubstr("cpu_rates[0].weights"));
+  EXPECT_THAT(refusal([](auto& w) { w.mutable_cpu_rates(1)->set_beside_copies(-1); }),
+              HasSubstr("cpu_rates[1].beside_copies"));
   host.devices.push_back(host.devices[0]);
   EXPECT_THAT(std::string(FromProto(ToProto(host)).status().message()), HasSubstr("devices[1].id"));
 }

@@ -65,6 +65,39 @@ TEST(ProbeTest, MeasuresThisMachineInSeconds) {
   EXPECT_GT(host->devices[0].overhead, 1_MiB);
 }
 
+TEST(ProbeTest, ProductsAreMeasuredBesideCopiesToAllGpusOrToNone) {
+  ProbeOptions options;
+  options.worker = WorkerId("w0");
+  options.devices = *ParseDevices("gpu0:20GiB,gpu1:20GiB,gpu0:20GiB");
+  options.threads = 1;
+  options.gpus = FakeGpus(2);
+  EXPECT_EQ(ProbeHost(options)->cpu_rates.front().beside_copies, Bandwidth()) << "no way to copy";
+  std::vector<int> started;
+  int running = 0;
+  options.gpus.upload = [&](int index, absl::Span<const std::byte> from)
+      -> absl::StatusOr<std::shared_ptr<void>> {
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(from.data()) % 4096, 0u);
+    EXPECT_GT(from.size(), 0u);
+    started.push_back(index);
+    ++running;
+    return std::shared_ptr<void>(&running, [](int* count) { --*count; });
+  };
+  const absl::StatusOr<HostSpec> host = ProbeHost(options);
+  ASSERT_TRUE(host.ok()) << host.status();
+  EXPECT_EQ(started, std::vector<int>({0, 1}));
+  EXPECT_EQ(running, 0);
+  for (const CpuRate& rate : host->cpu_rates) {
+    EXPECT_GT(rate.beside_copies, Bandwidth()) << rate.tokens;
+    EXPECT_LE(rate.beside_copies, rate.weights) << rate.tokens;
+  }
+  options.gpus.upload = [&](int index, absl::Span<const std::byte>)
+      -> absl::StatusOr<std::shared_ptr<void>> {
+    if (index == 1) return absl::InternalError("cannot");
+    return std::shared_ptr<void>(&running, [](int*) {});
+  };
+  EXPECT_EQ(ProbeHost(options)->cpu_rates.front().beside_copies, Bandwidth());
+}
+
 TEST(ProbeCpuTest, TheBufferIsLargeAgainstCachesAndSmallAgainstTheBudget) {
   EXPECT_EQ(ProbeBufferFor(300_MiB, 128_GiB), 2400_MiB);
   EXPECT_EQ(ProbeBufferFor(1_GiB, 128_GiB), 4_GiB);
