@@ -92,6 +92,16 @@ absl::Status LaunchWideMatmul(WideParams p, int tokens, bool swiglu, StreamView 
   return absl::UnimplementedError("WideMatmul: not in this build");
 }
 
+absl::Status LaunchNarrowMatmul(const WideParams& p, bool swiglu, StreamView stream) {
+#ifdef MILLRACE_HAVE_WGMMA
+  const bool k_types = IsKType(p.matrix[0].dtype);
+  return p.n <= 32 ? NarrowMatmul32(p, k_types, swiglu, stream)
+                   : NarrowMatmul64(p, k_types, swiglu, stream);
+#else
+  return absl::UnimplementedError("WideMatmul: not in this build");
+#endif
+}
+
 absl::Status WideMatmul(absl::Span<const WideMatrix> matrices, const PackedRows& x, bool accumulate,
                         float* y, int64_t ldy, StreamView stream, int tokens) {
   MILLRACE_CHECK(!matrices.empty() && matrices.size() <= size_t{kMostWideMatrices} && x.n > 0);
@@ -114,6 +124,11 @@ absl::Status WideMatmul(absl::Span<const WideMatrix> matrices, const PackedRows&
     }
     if (p.matrices == 0) continue;
     p.row_pairs = (row_tiles + 1) / 2;
+    if (tokens == 0 && x.n <= kMostNarrowRows) {
+      p.token_tiles = 1;
+      MILLRACE_RETURN_IF_ERROR(LaunchNarrowMatmul(p, false, stream));
+      continue;
+    }
     const int width = tokens > 0 ? tokens : BestWideTokens(p.row_pairs, x.n, clusters);
     MILLRACE_RETURN_IF_ERROR(LaunchWideMatmul(p, width, false, stream));
   }
@@ -122,22 +137,42 @@ absl::Status WideMatmul(absl::Span<const WideMatrix> matrices, const PackedRows&
 
 bool WideSwiGluTakes(DType gate, DType up) { return IsKType(gate) == IsKType(up); }
 
-absl::Status WideMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
-                              const PackedRows& out, StreamView stream, int tokens) {
+namespace {
+
+// Gate and up of the same row tiles.
+WideParams SwiGluParams(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x) {
   MILLRACE_CHECK(WideSwiGluTakes(gate.dtype, up.dtype) && gate.rows == up.rows);
-  MILLRACE_CHECK(gate.cols == x.cols && up.cols == x.cols && out.cols == gate.rows && out.n == x.n);
-  MILLRACE_ASSIGN_OR_RETURN(const int clusters, Clusters());
+  MILLRACE_CHECK(gate.cols == x.cols && up.cols == x.cols && x.n > 0);
   WideParams p;
   SetInput(x, p);
-  p.out = reinterpret_cast<uint8_t*>(out.data);
+  p.token_tiles = 1;
   int64_t column = 0;
-  int row_tiles = 0;
+  int row_tiles = 0, same = 0;
   Add({gate}, kRowTile / 2, p, column, row_tiles);
-  int same = 0;  // up's row tiles are gate's
   Add({up}, kRowTile / 2, p, column, same);
   p.row_pairs = (row_tiles + 1) / 2;
+  return p;
+}
+
+}  // namespace
+
+absl::Status WideMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
+                              const PackedRows& out, StreamView stream, int tokens) {
+  MILLRACE_CHECK(out.cols == gate.rows && out.n == x.n);
+  MILLRACE_ASSIGN_OR_RETURN(const int clusters, Clusters());
+  WideParams p = SwiGluParams(gate, up, x);
+  p.out = reinterpret_cast<uint8_t*>(out.data);
   const int width = tokens > 0 ? tokens : BestWideTokens(p.row_pairs, x.n, clusters);
   return LaunchWideMatmul(p, width, true, stream);
+}
+
+absl::Status NarrowMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
+                                __half* out, int64_t ldo, StreamView stream) {
+  MILLRACE_CHECK(x.n <= kMostNarrowRows && ldo >= gate.rows);
+  WideParams p = SwiGluParams(gate, up, x);
+  p.halves = out;
+  p.ldy = ldo;
+  return LaunchNarrowMatmul(p, true, stream);
 }
 
 }  // namespace millrace::cuda

@@ -1,6 +1,6 @@
-// Products of quantised weights with many activation rows on Hopper's warpgroup tensor cores:
-// weights become f16 in registers, on their way from tiles to the products. Nothing dequantised is
-// ever stored.
+// Products of quantised weights with several or many activation rows on Hopper's warpgroup tensor
+// cores: weights become f16 in registers, on their way from tiles to the products. Nothing
+// dequantised is ever stored.
 #ifndef MILLRACE_KERNELS_WIDE_MATMUL_CUDA_H_
 #define MILLRACE_KERNELS_WIDE_MATMUL_CUDA_H_
 
@@ -37,6 +37,13 @@ bool WideSwiGluTakes(DType gate, DType up);
 // up.rows. Rows that fill up the last atom are written too.
 absl::Status WideMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
                               const PackedRows& out, StreamView stream, int tokens = 0);
+
+// Up to this many rows of x WideMatmul has a kernel that is bound by reading weights.
+inline constexpr int kMostNarrowRows = 64;
+// WideMatmulSwiGlu of at most kMostNarrowRows rows, not packed: rows ldo halves apart, no other
+// value is written.
+absl::Status NarrowMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
+                                __half* out, int64_t ldo, StreamView stream);
 
 }  // namespace millrace::cuda
 

@@ -34,8 +34,9 @@ struct WideParams {
   bool accumulate = false;
   float* y = nullptr;
   int64_t ldy = 0;
-  uint8_t* out = nullptr;  // SwiGLU: packed
-  uint32_t zero = 0;       // for MoveFragments (wgmma.cuh)
+  uint8_t* out = nullptr;    // SwiGLU: packed
+  uint32_t zero = 0;         // for MoveFragments (wgmma.cuh)
+  __half* halves = nullptr;  // SwiGLU of the narrow kernel: rows ldy apart
 };
 
 // Widths of a tile, in rows of x.
@@ -48,6 +49,13 @@ int BestWideTokens(int row_pairs, int64_t n, int clusters);
 absl::Status WideMatmul128(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
 absl::Status WideMatmul176(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
 absl::Status WideMatmul256(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
+
+// The same of the narrow kernel (narrow_matmul.cuh): up to as many rows of x.
+absl::Status NarrowMatmul32(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
+absl::Status NarrowMatmul64(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
+
+// p.n is at most kMostNarrowRows. All matrices have K types, or none.
+absl::Status LaunchNarrowMatmul(const WideParams& p, bool swiglu, StreamView stream);
 
 // `tokens`: one of kWideTokens. All matrices have K types, or none.
 absl::Status LaunchWideMatmul(WideParams params, int tokens, bool swiglu, StreamView stream);

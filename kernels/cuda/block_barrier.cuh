@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+#include "kernels/cuda/bounded_wait.cuh"
+
 namespace millrace::cuda {
 
 __device__ __forceinline__ uint32_t SharedAddress(const void* p) {
@@ -40,12 +42,16 @@ __device__ __forceinline__ void ArriveAt(uint64_t* barrier, uint32_t rank) {
 
 // Until the phase of that parity is complete; phases begin with parity 0.
 __device__ __forceinline__ void WaitFor(uint64_t* barrier, uint32_t parity) {
+#ifdef MILLRACE_BOUNDED_WAITS
+  WaitOrTrap(SharedAddress(barrier), parity);
+#else
   asm volatile(
       "{ .reg .pred done;\n"
       "again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
       "@!done bra again; }" ::"r"(SharedAddress(barrier)),
       "r"(parity)
       : "memory");
+#endif
 }
 
 // `bytes` from global memory to the same place in the shared memory of blocks 0 .. kBlocks - 1 of

@@ -208,12 +208,81 @@ TEST_P(WideMatmulTypeTest, SwiGluOfTwoProducts) {
   }
 }
 
+// Up to 64 rows of x: one, two, odd and even numbers of weight tiles, rows that fill no tile.
+TEST_P(WideMatmulTypeTest, NarrowProductsMatchTheReference) {
+  const bool k_type = Info(GetParam()).block_elements == 256;
+  const int64_t sizes[][3] = {{1, k_type ? 256 : 32, 17},      {100, k_type ? 512 : 96, 24},
+                              {272, k_type ? 2304 : 1056, 31}, {700, k_type ? 768 : 672, 32},
+                              {130, k_type ? 1280 : 992, 33},  {1000, k_type ? 1792 : 480, 48},
+                              {272, k_type ? 4352 : 4128, 63}, {8, k_type ? 512 : 64, 64},
+                              {400, k_type ? 2816 : 2080, 64}, {2500, 256, 32},
+                              {129, k_type ? 8192 : 8224, 17}, {15, 768, 1},
+                              {200, k_type ? 1536 : 1056, 9}};
+  for (const auto& [rows, cols, n] : sizes) {
+    ASSERT_NO_FATAL_FAILURE(CheckSize(GetParam(), rows, cols, n));
+  }
+}
+
+// More rows than all blocks take at once, of every number of x's rows.
+TEST_P(WideMatmulTypeTest, NarrowProductsOfManyRounds) {
+  const bool k_type = Info(GetParam()).block_elements == 256;
+  for (int64_t cols : {k_type ? 256 : 64, k_type ? 768 : 160, k_type ? 1024 : 512}) {
+    const int64_t rows = 36'000 + Random(0, 300);
+    const Weights w = MakeWeights(GetParam(), rows, cols);
+    for (int64_t n : {17, 24, 31, 32, 33, 48, 63, 64}) {
+      const Input in = MakeInput(n, cols);
+      const auto y = Poisoned<float>(static_cast<size_t>(n * rows));
+      ASSERT_TRUE(cuda::WideMatmul({{w.tiles}}, in.packed, false, y.as(), rows, stream()).ok());
+      ASSERT_NO_FATAL_FAILURE(
+          CheckAll(w, in, Download(y), {}, rows, 0, {}, false,
+                   absl::StrCat(DTypeName(GetParam()), " ", rows, "x", cols, " n ", n)));
+    }
+  }
+}
+
+TEST_P(WideMatmulTypeTest, NarrowSwiGluOfTwoProducts) {
+  const bool k_type = Info(GetParam()).block_elements == 256;
+  const int64_t sizes[][3] = {
+      {96, 768, 9},   {20032, k_type ? 768 : 160, 17}, {640, 1536, 32}, {64, 512, 64},
+      {352, 256, 48}, {9000, k_type ? 1280 : 352, 31}, {200, 512, 24},  {9000, 512, 33},
+      {13, 256, 63}};
+  for (const auto& [rows, cols, n] : sizes) {
+    const Weights gate = MakeWeights(GetParam(), rows, cols),
+                  up = MakeWeights(GetParam(), rows, cols);
+    const Input in = MakeInput(n, cols);
+    const auto g = Poisoned<float>(static_cast<size_t>(n * rows)), u = Poisoned<float>(g.count);
+    ASSERT_TRUE(cuda::WideMatmul({{gate.tiles}}, in.packed, false, g.as(), rows, stream()).ok());
+    ASSERT_TRUE(cuda::WideMatmul({{up.tiles}}, in.packed, false, u.as(), rows, stream()).ok());
+    const int64_t ldo = rows + 8;
+    constexpr uint16_t kPoison = 0x7e00;
+    const auto out = Upload(std::vector<uint16_t>(static_cast<size_t>(n * ldo), kPoison));
+    ASSERT_TRUE(
+        cuda::NarrowMatmulSwiGlu(gate.tiles, up.tiles, in.packed, out.as<__half>(), ldo, stream())
+            .ok());
+    const std::vector<float> gates = Download(g), ups = Download(u);
+    const std::vector<uint16_t> got = Download(out);
+    for (size_t i = 0; i < got.size(); ++i) {
+      const int64_t row = static_cast<int64_t>(i) / ldo, column = static_cast<int64_t>(i) % ldo;
+      if (column >= rows) {
+        ASSERT_EQ(got[i], kPoison) << "past row " << row;
+        continue;
+      }
+      const auto at = static_cast<size_t>(row * rows + column);
+      const double v = gates[at] / (1.0 + std::exp(-static_cast<double>(gates[at]))) * ups[at];
+      const double expected = std::clamp(v, -65504.0, 65504.0);
+      ASSERT_NEAR(HalfToFloat(got[i]), expected, 0x1p-9 * std::fabs(expected) + 1e-3)
+          << DTypeName(GetParam()) << " " << rows << "x" << cols << " n " << n << " row of x "
+          << row << " weight row " << column;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(AllTypes, WideMatmulTypeTest, ::testing::ValuesIn(kAllDTypes),
                          [](const auto& type) { return std::string(DTypeName(type.param)); });
 
 // Query, key and value of different types, and enough tiles that blocks multiply several.
 TEST_F(WideMatmulTest, MatricesThatShareTheirInput) {
-  constexpr int64_t kCols = 512, kN = 1100;
+  constexpr int64_t kCols = 512;
   const DType types[] = {DType::kQ4_K, DType::kQ6_K, DType::kQ8_0, DType::kQ5_K};
   const int64_t rows[] = {2048, 200, 72, 640};
   std::vector<Weights> weights;
@@ -224,15 +293,17 @@ TEST_F(WideMatmulTest, MatricesThatShareTheirInput) {
     matrices.push_back({weights.back().tiles});
     ldy += rows[i];
   }
-  const Input in = MakeInput(kN, kCols);
-  const auto y = Poisoned<float>(static_cast<size_t>(kN * ldy));
-  ASSERT_TRUE(cuda::WideMatmul(matrices, in.packed, false, y.as(), ldy, stream()).ok());
-  const std::vector<float> got = Download(y);
-  int64_t column = 0;
-  for (const Weights& w : weights) {
-    ASSERT_NO_FATAL_FAILURE(
-        CheckProduct(w, in, got, {}, ldy, column, {}, false, std::string(DTypeName(w.source))));
-    column += w.tiles.rows;
+  for (int64_t n : {1100, 17, 32, 64}) {
+    const Input in = MakeInput(n, kCols);
+    const auto y = Poisoned<float>(static_cast<size_t>(n * ldy));
+    ASSERT_TRUE(cuda::WideMatmul(matrices, in.packed, false, y.as(), ldy, stream()).ok());
+    const std::vector<float> got = Download(y);
+    int64_t column = 0;
+    for (const Weights& w : weights) {
+      ASSERT_NO_FATAL_FAILURE(CheckProduct(w, in, got, {}, ldy, column, {}, false,
+                                           absl::StrCat(DTypeName(w.source), " n ", n)));
+      column += w.tiles.rows;
+    }
   }
 }
 
@@ -277,15 +348,20 @@ TEST_F(WideMatmulTest, NormsLeaveRowsPacked) {
 }
 
 TEST_F(WideMatmulTest, RepeatsItsBits) {
-  const Weights w = MakeWeights(DType::kQ4_K, 3000, 1024);
-  const Input in = MakeInput(700, 1024);
-  std::vector<float> first;
-  for (int i = 0; i < 20; ++i) {
-    const auto y = Poisoned<float>(700 * 3000);
-    ASSERT_TRUE(cuda::WideMatmul({{w.tiles}}, in.packed, false, y.as(), 3000, stream()).ok());
-    const std::vector<float> got = Download(y);
-    if (i == 0) first = got;
-    ASSERT_TRUE(std::memcmp(got.data(), first.data(), got.size() * sizeof(float)) == 0);
+  const Weights w = MakeWeights(DType::kQ4_K, 3000, 1280);
+  for (int64_t n : {700, 32, 64}) {
+    const Input in = MakeInput(n, 1280);
+    std::vector<float> first;
+    for (int i = 0; i < 20; ++i) {
+      const auto y = Poisoned<float>(static_cast<size_t>(n) * 3000);
+      // Several under way, each beginning before the one before has ended.
+      for (int j = 0; j < 4; ++j) {
+        ASSERT_TRUE(cuda::WideMatmul({{w.tiles}}, in.packed, false, y.as(), 3000, stream()).ok());
+      }
+      const std::vector<float> got = Download(y);
+      if (i == 0) first = got;
+      ASSERT_TRUE(std::memcmp(got.data(), first.data(), got.size() * sizeof(float)) == 0);
+    }
   }
 }
 
