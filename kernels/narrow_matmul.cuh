@@ -19,13 +19,15 @@
 
 namespace millrace::cuda {
 
-template <int kTokensT, bool kKTypesT, bool kSwiGluT>
+// One kernel per type: with several in one, registers do not suffice. kRowPartsT times 64 weight
+// rows a block, or gate and up of 64.
+template <DType kTypeT, int kTokensT, int kRowPartsT, bool kSwiGluT>
 struct NarrowShape {
+  static constexpr DType kType = kTypeT;
   static constexpr int kTokens = kTokensT;
-  static constexpr bool kKTypes = kKTypesT;
   static constexpr bool kSwiGlu = kSwiGluT;
-  static constexpr int kRowParts = 2;  // of a block's rows, or gate and up
-  static constexpr int kSplits = 2;    // warpgroups that share rows
+  static constexpr int kRowParts = kRowPartsT;
+  static constexpr int kSplits = 4 / kRowParts;  // warpgroups that share rows
   static constexpr int kCluster = 2;
   static constexpr int kConsumers = 16;  // warps
   static constexpr int kThreads = 32 * kConsumers + 128;
@@ -34,15 +36,19 @@ struct NarrowShape {
   static constexpr int kMostSlots = 4;
   static constexpr int kRing = static_cast<int>(kStages) * kStageBytes;
   static constexpr int kSums = kTokens / 2;  // of a thread
-  static constexpr int kExchange = kRowParts * 128 * kSums * 4;
+  static constexpr int kExchange = (kSplits - 1) * kRowParts * 128 * kSums * 4;
   static constexpr int kFixedBytes = 1024 + kRing + kExchange;
   // Blocks of x along a weight tile. A stage always serves the same warpgroups, so that they see
   // each of its phases: x is filled up to whole turns.
-  static constexpr uint32_t kTileBlocks = kKTypes ? 4 : 1, kTurn = kSplits * kTileBlocks;
+  static constexpr uint32_t kTileBlocks = TileCodec<kType>::kTileCols / 64;
+  static constexpr uint32_t kTurn = kSplits * kTileBlocks;
   static_assert(kStages % kTurn == 0);
+  static_assert(!kSwiGlu || kRowParts == 2);
+  __device__ static int Turns(int blocks) {
+    return (blocks + static_cast<int>(kTurn) - 1) / static_cast<int>(kTurn);
+  }
   __device__ static int BlocksInTurns(int blocks) {
-    return (blocks + static_cast<int>(kTurn) - 1) / static_cast<int>(kTurn) *
-           static_cast<int>(kTurn);
+    return Turns(blocks) * static_cast<int>(kTurn);
   }
 };
 
@@ -114,10 +120,11 @@ struct NarrowRing {
 };
 
 // This warp's part of a unit whose first stage is number `first`.
-template <DType T, typename Shape>
+template <typename Shape>
 __device__ __forceinline__ void NarrowSums(NarrowWeights<Shape>& weights,
                                            const NarrowRing<Shape>& x, uint32_t first, int tiles,
                                            int lane, float (&sum)[Shape::kSums]) {
+  constexpr DType T = Shape::kType;
   using Codec = TileCodec<T>;
   using Product = WarpgroupProduct<Shape::kTokens>;
   constexpr int kGroups = Codec::kTileCols / 32;
@@ -162,45 +169,6 @@ __device__ __forceinline__ void NarrowSums(NarrowWeights<Shape>& weights,
   weights.Free();
   ProductWait<0>();
   x.Free(before, lane);
-}
-
-template <typename Shape>
-__device__ __forceinline__ void NarrowSumsOf(DType dtype, NarrowWeights<Shape>& weights,
-                                             const NarrowRing<Shape>& x, uint32_t first, int tiles,
-                                             int lane, float (&sum)[Shape::kSums]) {
-  if constexpr (Shape::kKTypes) {
-    switch (dtype) {
-      case DType::kQ4_K:
-        return NarrowSums<DType::kQ4_K>(weights, x, first, tiles, lane, sum);
-      case DType::kQ5_K:
-        return NarrowSums<DType::kQ5_K>(weights, x, first, tiles, lane, sum);
-      case DType::kQ6_K:
-        return NarrowSums<DType::kQ6_K>(weights, x, first, tiles, lane, sum);
-      case DType::kQ3_K:
-        return NarrowSums<DType::kQ3_K>(weights, x, first, tiles, lane, sum);
-      case DType::kQ2_K:
-        return NarrowSums<DType::kQ2_K>(weights, x, first, tiles, lane, sum);
-      default:
-        return;
-    }
-  } else {
-    switch (dtype) {
-      case DType::kF16:
-        return NarrowSums<DType::kF16>(weights, x, first, tiles, lane, sum);
-      case DType::kQ8_0:
-        return NarrowSums<DType::kQ8_0>(weights, x, first, tiles, lane, sum);
-      case DType::kQ4_0:
-        return NarrowSums<DType::kQ4_0>(weights, x, first, tiles, lane, sum);
-      case DType::kQ4_1:
-        return NarrowSums<DType::kQ4_1>(weights, x, first, tiles, lane, sum);
-      case DType::kQ5_0:
-        return NarrowSums<DType::kQ5_0>(weights, x, first, tiles, lane, sum);
-      case DType::kQ5_1:
-        return NarrowSums<DType::kQ5_1>(weights, x, first, tiles, lane, sum);
-      default:
-        return;
-    }
-  }
 }
 
 // Adds the sums of warpgroups with the same rows, in their order; the first of each then has them.
@@ -296,9 +264,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
 #pragma unroll
       for (int i = 0; i < Shape::kSums; ++i) sum[i] = 0;
       const uint32_t first = number + place.first_tile * Shape::kTileBlocks;
-      NarrowSumsOf(m.dtype, weights, x, first, place.tiles, lane, sum);
-      if (place.tiles * Shape::kSplits < m.tiles_per_strip && place.first_tile > 0 &&
-          m.tiles_per_strip % Shape::kSplits != 0) {
+      NarrowSums<Shape>(weights, x, first, place.tiles, lane, sum);
+      if (place.tiles < Shape::Turns(p.blocks)) {
         x.SkipTile(first + place.tiles * Shape::kTurn, lane);
       }
       NarrowReduce<Shape>(warp, exchange, sum);
@@ -313,20 +280,21 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   ClusterBarrier();
 }
 
-template <int kTokens, bool kKTypes, bool kSwiGlu>
+template <DType kType, int kTokens, int kRowParts, bool kSwiGlu>
 absl::Status LaunchNarrow(const WideParams& p, StreamView stream) {
-  using Shape = NarrowShape<kTokens, kKTypes, kSwiGlu>;
+  using Shape = NarrowShape<kType, kTokens, kRowParts, kSwiGlu>;
   return LaunchResident<Shape>(NarrowMatmulKernel<Shape>, p, stream);
 }
 
-template <int kTokens>
-absl::Status LaunchNarrowTokens(const WideParams& p, bool k_types, bool swiglu, StreamView stream) {
-  if (k_types) {
-    return swiglu ? LaunchNarrow<kTokens, true, true>(p, stream)
-                  : LaunchNarrow<kTokens, true, false>(p, stream);
+template <DType kType>
+absl::Status LaunchNarrowType(const WideParams& p, int row_parts, bool swiglu, StreamView stream) {
+  if (swiglu) {
+    return p.n <= 32 ? LaunchNarrow<kType, 32, 2, true>(p, stream)
+                     : LaunchNarrow<kType, 64, 2, true>(p, stream);
   }
-  return swiglu ? LaunchNarrow<kTokens, false, true>(p, stream)
-                : LaunchNarrow<kTokens, false, false>(p, stream);
+  if (p.n > 32) return LaunchNarrow<kType, 64, 2, false>(p, stream);
+  return row_parts == 1 ? LaunchNarrow<kType, 32, 1, false>(p, stream)
+                        : LaunchNarrow<kType, 32, 2, false>(p, stream);
 }
 
 }  // namespace millrace::cuda

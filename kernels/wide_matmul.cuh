@@ -199,7 +199,7 @@ struct WideShape {
   static constexpr bool kKTypes = kKTypesT;
   static constexpr bool kSwiGlu = kSwiGluT;
   static constexpr int kCluster = 2;
-  static constexpr int kConsumers = 8;                    // warps
+  static constexpr int kConsumers = 8;  // warps
   static constexpr int kSplits = 1;
   static constexpr int kThreads = 32 * kConsumers + 128;  // and a warpgroup that fetches x
   static constexpr int kStageBytes = kTokens * 128;

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "absl/status/statusor.h"
 #include "kernels/cuda/status.h"
 #include "kernels/wide_matmul_cuda.h"
@@ -92,43 +94,80 @@ absl::Status LaunchWideMatmul(WideParams p, int tokens, bool swiglu, StreamView 
   return absl::UnimplementedError("WideMatmul: not in this build");
 }
 
-absl::Status LaunchNarrowMatmul(const WideParams& p, bool swiglu, StreamView stream) {
+absl::Status LaunchNarrowMatmul(const WideParams& p, int row_parts, bool swiglu,
+                                StreamView stream) {
 #ifdef MILLRACE_HAVE_WGMMA
-  const bool k_types = IsKType(p.matrix[0].dtype);
-  return p.n <= 32 ? NarrowMatmul32(p, k_types, swiglu, stream)
-                   : NarrowMatmul64(p, k_types, swiglu, stream);
+  return IsKType(p.matrix[0].dtype) ? NarrowMatmulK(p, row_parts, swiglu, stream)
+                                    : NarrowMatmulFlat(p, row_parts, swiglu, stream);
 #else
   return absl::UnimplementedError("WideMatmul: not in this build");
 #endif
 }
 
+namespace {
+
+// Matrices for which `takes` is true; the others have their columns of y.
+template <typename Takes>
+void AddAll(absl::Span<const WideMatrix> matrices, int tile_rows, Takes takes, WideParams& p) {
+  int64_t column = 0;
+  int row_tiles = 0;
+  for (const WideMatrix& matrix : matrices) {
+    if (takes(matrix.tiles.dtype)) {
+      Add(matrix, tile_rows, p, column, row_tiles);
+    } else {
+      column += matrix.tiles.rows;
+    }
+  }
+  p.row_pairs = (row_tiles + 1) / 2;
+}
+
+// Row parts of a block (wide_matmul_params.h) that take the fewest rounds.
+int NarrowRowParts(const WideParams& two, const WideParams& one, int clusters) {
+#ifdef MILLRACE_DEV
+  if (const char* parts = getenv("NARROW_PARTS")) return two.n <= 32 ? atoi(parts) : 2;
+#endif
+  auto rounds = [&](const WideParams& p) { return (p.row_pairs + clusters - 1) / clusters; };
+  return two.n <= 32 && rounds(one) < 2 * rounds(two) ? 1 : 2;
+}
+
+// One launch per type.
+absl::Status NarrowMatmul(absl::Span<const WideMatrix> matrices, const WideParams& shared,
+                          int clusters, StreamView stream) {
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    const DType dtype = matrices[i].tiles.dtype;
+    auto same = [&](const WideMatrix& m) { return m.tiles.dtype == dtype; };
+    if (std::any_of(matrices.begin(), matrices.begin() + i, same)) continue;
+    auto takes = [&](DType t) { return t == dtype; };
+    WideParams one = shared, two = shared;
+    AddAll(matrices, kRowTile, takes, two);
+    AddAll(matrices, kRowTile / 2, takes, one);
+    const int parts = NarrowRowParts(two, one, clusters);
+    MILLRACE_RETURN_IF_ERROR(LaunchNarrowMatmul(parts == 1 ? one : two, parts, false, stream));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status WideMatmul(absl::Span<const WideMatrix> matrices, const PackedRows& x, bool accumulate,
                         float* y, int64_t ldy, StreamView stream, int tokens) {
   MILLRACE_CHECK(!matrices.empty() && matrices.size() <= size_t{kMostWideMatrices} && x.n > 0);
+  for (const WideMatrix& matrix : matrices) MILLRACE_CHECK(matrix.tiles.cols == x.cols);
   MILLRACE_ASSIGN_OR_RETURN(const int clusters, Clusters());
+  WideParams shared;
+  SetInput(x, shared);
+  shared.token_tiles = 1;
+  shared.accumulate = accumulate;
+  shared.y = y;
+  shared.ldy = ldy;
+  if (tokens == 0 && x.n <= kMostNarrowRows) {
+    return NarrowMatmul(matrices, shared, clusters, stream);
+  }
   for (bool k_types : {true, false}) {
-    WideParams p;
-    SetInput(x, p);
-    p.accumulate = accumulate;
-    p.y = y;
-    p.ldy = ldy;
-    int64_t column = 0;
-    int row_tiles = 0;
-    for (const WideMatrix& matrix : matrices) {
-      MILLRACE_CHECK(matrix.tiles.cols == x.cols);
-      if (IsKType(matrix.tiles.dtype) == k_types) {
-        Add(matrix, kRowTile, p, column, row_tiles);
-      } else {
-        column += matrix.tiles.rows;
-      }
-    }
+    WideParams p = shared;
+    AddAll(
+        matrices, kRowTile, [&](DType t) { return IsKType(t) == k_types; }, p);
     if (p.matrices == 0) continue;
-    p.row_pairs = (row_tiles + 1) / 2;
-    if (tokens == 0 && x.n <= kMostNarrowRows) {
-      p.token_tiles = 1;
-      MILLRACE_RETURN_IF_ERROR(LaunchNarrowMatmul(p, false, stream));
-      continue;
-    }
     const int width = tokens > 0 ? tokens : BestWideTokens(p.row_pairs, x.n, clusters);
     MILLRACE_RETURN_IF_ERROR(LaunchWideMatmul(p, width, false, stream));
   }
@@ -168,11 +207,11 @@ absl::Status WideMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, co
 
 absl::Status NarrowMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
                                 __half* out, int64_t ldo, StreamView stream) {
-  MILLRACE_CHECK(x.n <= kMostNarrowRows && ldo >= gate.rows);
+  MILLRACE_CHECK(gate.dtype == up.dtype && x.n <= kMostNarrowRows && ldo >= gate.rows);
   WideParams p = SwiGluParams(gate, up, x);
   p.halves = out;
   p.ldy = ldo;
-  return LaunchNarrowMatmul(p, true, stream);
+  return LaunchNarrowMatmul(p, 2, true, stream);
 }
 
 }  // namespace millrace::cuda

@@ -40,8 +40,8 @@ absl::Status WideMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, co
 
 // Up to this many rows of x WideMatmul has a kernel that is bound by reading weights.
 inline constexpr int kMostNarrowRows = 64;
-// WideMatmulSwiGlu of at most kMostNarrowRows rows, not packed: rows ldo halves apart, no other
-// value is written.
+// WideMatmulSwiGlu of at most kMostNarrowRows rows by weights of one type, not packed: rows ldo
+// halves apart, no other value is written.
 absl::Status NarrowMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
                                 __half* out, int64_t ldo, StreamView stream);
 

@@ -50,12 +50,13 @@ absl::Status WideMatmul128(const WideParams& p, bool k_types, bool swiglu, Strea
 absl::Status WideMatmul176(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
 absl::Status WideMatmul256(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
 
-// The same of the narrow kernel (narrow_matmul.cuh): up to as many rows of x.
-absl::Status NarrowMatmul32(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
-absl::Status NarrowMatmul64(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
+// The same of the narrow kernel (narrow_matmul.cuh), for K types and for the others. `row_parts`:
+// 64 weight rows of a block, 1 or 2; gate and up: 2.
+absl::Status NarrowMatmulK(const WideParams& p, int row_parts, bool swiglu, StreamView stream);
+absl::Status NarrowMatmulFlat(const WideParams& p, int row_parts, bool swiglu, StreamView stream);
 
-// p.n is at most kMostNarrowRows. All matrices have K types, or none.
-absl::Status LaunchNarrowMatmul(const WideParams& p, bool swiglu, StreamView stream);
+// p.n is at most kMostNarrowRows. All matrices have the same type.
+absl::Status LaunchNarrowMatmul(const WideParams& p, int row_parts, bool swiglu, StreamView stream);
 
 // `tokens`: one of kWideTokens. All matrices have K types, or none.
 absl::Status LaunchWideMatmul(WideParams params, int tokens, bool swiglu, StreamView stream);

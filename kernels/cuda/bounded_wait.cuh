@@ -1,5 +1,5 @@
-// For builds with MILLRACE_BOUNDED_WAITS: a wait that would never end stops the kernel with an error
-// instead of holding the GPU. Compute capability 9.0 and up.
+// For builds with MILLRACE_BOUNDED_WAITS: a wait that would never end stops the kernel with an
+// error instead of holding the GPU. Compute capability 9.0 and up.
 #ifndef MILLRACE_KERNELS_CUDA_BOUNDED_WAIT_CUH_
 #define MILLRACE_KERNELS_CUDA_BOUNDED_WAIT_CUH_
 
