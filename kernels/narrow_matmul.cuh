@@ -1,129 +1,27 @@
 // The wide product's kernel for at most 64 rows of x (wide_matmul.cuh has the terms). Included by
-// one .cu per width, compiled for sm_90a only.
+// narrow_matmul_k.cu and narrow_matmul_flat.cu, compiled for sm_90a only.
 //
 // Reading the weights is what takes time here: sixteen warps of a block turn them into fragments,
-// in four warpgroups. A block has two times 64 weight rows; the two warpgroups of the same rows
-// take turns at the weight tiles along the columns, and the first adds what the second has. The
-// blocks of a cluster have different weight rows and fetch x for each other.
+// in four warpgroups. Warpgroups with the same rows take turns at the weight tiles along the
+// columns, and the first adds what the others have. One warp more fetches x. Blocks of a cluster
+// either fetch x for each other, or divide the columns of the same rows, and the first block adds.
 #ifndef MILLRACE_KERNELS_NARROW_MATMUL_CUH_
 #define MILLRACE_KERNELS_NARROW_MATMUL_CUH_
 
-#include "kernels/cuda/block_barrier.cuh"
-#include "kernels/cuda/cluster.cuh"
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/wgmma.cuh"
-#include "kernels/wide_fragments.cuh"
+#include "kernels/narrow_choice.h"
+#include "kernels/narrow_ring.cuh"
 #include "kernels/wide_launch.cuh"
 #include "kernels/wide_matmul_epilogue.cuh"
-#include "kernels/wide_matmul_params.h"
 
 namespace millrace::cuda {
 
-// One kernel per type: with several in one, registers do not suffice. kRowPartsT times 64 weight
-// rows a block, or gate and up of 64.
-template <DType kTypeT, int kTokensT, int kRowPartsT, bool kSwiGluT>
-struct NarrowShape {
-  static constexpr DType kType = kTypeT;
-  static constexpr int kTokens = kTokensT;
-  static constexpr bool kSwiGlu = kSwiGluT;
-  static constexpr int kRowParts = kRowPartsT;
-  static constexpr int kSplits = 4 / kRowParts;  // warpgroups that share rows
-  static constexpr int kCluster = 2;
-  static constexpr int kConsumers = 16;  // warps
-  static constexpr int kThreads = 32 * kConsumers + 128;
-  static constexpr int kStageBytes = kTokens * 128;  // 64 columns of x
-  static constexpr uint32_t kStages = 512 / kTokens;
-  static constexpr int kMostSlots = 4;
-  static constexpr int kRing = static_cast<int>(kStages) * kStageBytes;
-  static constexpr int kSums = kTokens / 2;  // of a thread
-  static constexpr int kExchange = (kSplits - 1) * kRowParts * 128 * kSums * 4;
-  static constexpr int kFixedBytes = 1024 + kRing + kExchange;
-  // Blocks of x along a weight tile. A stage always serves the same warpgroups, so that they see
-  // each of its phases: x is filled up to whole turns.
-  static constexpr uint32_t kTileBlocks = TileCodec<kType>::kTileCols / 64;
-  static constexpr uint32_t kTurn = kSplits * kTileBlocks;
-  static_assert(kStages % kTurn == 0);
-  static_assert(!kSwiGlu || kRowParts == 2);
-  __device__ static int Turns(int blocks) {
-    return (blocks + static_cast<int>(kTurn) - 1) / static_cast<int>(kTurn);
-  }
-  __device__ static int BlocksInTurns(int blocks) {
-    return Turns(blocks) * static_cast<int>(kTurn);
-  }
-};
-
-template <typename Shape>
-struct NarrowPlace {
-  int matrix, strip, row, first_tile, tiles;
-  __device__ NarrowPlace(const WideParams& p, int unit, int rank, int warp) {
-    const int part = warp / 4 % Shape::kRowParts, row_tile = unit * Shape::kCluster + rank;
-    matrix = Shape::kSwiGlu ? part : 0;
-    if (Shape::kSwiGlu) {
-      strip = 4 * row_tile + warp % 4;
-    } else {
-      while (matrix + 1 < p.matrices && row_tile >= p.matrix[matrix + 1].first_row_tile) ++matrix;
-      strip =
-          4 * (Shape::kRowParts * (row_tile - p.matrix[matrix].first_row_tile) + part) + warp % 4;
-    }
-    row = kTileRows * strip;
-    strip = min(strip, p.matrix[matrix].strips - 1);  // past the end: multiplied, not stored
-    first_tile = warp / 4 / Shape::kRowParts;
-    tiles = (p.matrix[matrix].tiles_per_strip - first_tile + Shape::kSplits - 1) / Shape::kSplits;
-  }
-};
-
-template <typename Shape>
-using NarrowWeights = WeightFeed<Shape, NarrowPlace<Shape>>;
-
-// Stages of the ring of x by their number since the kernel began.
-template <typename Shape>
-struct NarrowRing {
-  uint8_t* data;
-  uint64_t *full, *empty;
-
-  __device__ __forceinline__ void Wait(uint32_t number) const {
-    WaitFor(full + number % Shape::kStages, number / Shape::kStages % 2);
-  }
-  __device__ __forceinline__ uint64_t Matrix(uint32_t number) const {
-    return AtomMatrix(SharedAddress(data) + number % Shape::kStages * Shape::kStageBytes);
-  }
-  __device__ __forceinline__ void Free(uint32_t number, int lane) const {
-    if (lane < Shape::kCluster) ArriveAt(empty + number % Shape::kStages, lane);
-  }
-  // The turn's last tile, past the end of the strip.
-  __device__ __forceinline__ void SkipTile(uint32_t number, int lane) const {
-    for (uint32_t i = 0; i < Shape::kTileBlocks; ++i) {
-      Wait(number + i);
-      Free(number + i, lane);
-    }
-  }
-  // One thread of the block: x, once for each unit.
-  __device__ void Produce(const WideParams& p, int units, int rank) const {
-    const uint32_t bytes = p.atoms * kAtomBytes, share = bytes / Shape::kCluster;
-    uint32_t number = 0;
-    for (int unit = 0; unit < units; ++unit) {
-      const uint8_t* from = p.x + rank * share;
-      for (int block = 0; block < Shape::BlocksInTurns(p.blocks);
-           ++block, ++number, from += bytes) {
-        const uint32_t stage = number % Shape::kStages;
-        WaitFor(empty + stage, (number / Shape::kStages + 1) % 2);
-        if (block >= p.blocks) {
-          ArriveExpecting(full + stage, 0);
-          continue;
-        }
-        ArriveExpecting(full + stage, bytes);
-        CopyToCluster<Shape::kCluster>(data + stage * Shape::kStageBytes + rank * share, from,
-                                       share, full + stage);
-      }
-    }
-  }
-};
-
-// This warp's part of a unit whose first stage is number `first`.
+// This warp's part of a unit whose first turn is number `turn`.
 template <typename Shape>
 __device__ __forceinline__ void NarrowSums(NarrowWeights<Shape>& weights,
-                                           const NarrowRing<Shape>& x, uint32_t first, int tiles,
-                                           int lane, float (&sum)[Shape::kSums]) {
+                                           const NarrowRing<Shape>& x, uint32_t turn,
+                                           uint32_t split, int tiles, int lane,
+                                           float (&sum)[Shape::kSums]) {
   constexpr DType T = Shape::kType;
   using Codec = TileCodec<T>;
   using Product = WarpgroupProduct<Shape::kTokens>;
@@ -134,13 +32,14 @@ __device__ __forceinline__ void NarrowSums(NarrowWeights<Shape>& weights,
   typename Codec::Scales scales = Codec::LoadScales(tile, lane);
   typename Codec::Codes codes = Codec::LoadCodes(tile, lane, 0);
   WideFragments<T>(codes, scales, 0, weights.zero(), a[0]);
-  uint32_t number = first, before = first;
+  uint32_t before = 0;  // the stage whose products may still be under way
 #pragma unroll 1
-  for (int left = tiles; left > 0; --left) {
+  for (int left = tiles; left > 0; --left, ++turn) {
+    const auto at = x.At(turn, split);
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
-      if (g % 2 == 0) x.Wait(number);
-      const uint64_t matrix = x.Matrix(number) + 4 * (g % 2);
+      if (g % 2 == 0) x.Wait(at, g / 2);
+      const uint64_t matrix = x.Matrix(at, g / 2) + 4 * (g % 2);
       uint32_t(&now)[8] = a[g % 2];
       ProductFence();
       Product::Add(sum, now[0], now[1], now[2], now[3], matrix);
@@ -148,7 +47,7 @@ __device__ __forceinline__ void NarrowSums(NarrowWeights<Shape>& weights,
       ProductCommit();
       ProductWait<1>();
       if (g % 2 == 1) {
-        before = number++;
+        before = at.Stage(g / 2);
       } else if (g > 0 || left < tiles) {
         x.Free(before, lane);
       }
@@ -157,7 +56,6 @@ __device__ __forceinline__ void NarrowSums(NarrowWeights<Shape>& weights,
           codes = Codec::LoadCodes(tile, lane, (g + 1) / Codec::kStep);
         WideFragments<T>(codes, scales, g + 1, weights.zero(), a[(g + 1) % 2]);
       } else if (left > 1) {
-        number += (Shape::kSplits - 1) * Shape::kTileBlocks;
         weights.Free();
         tile = weights.Wait();
         scales = Codec::LoadScales(tile, lane);
@@ -193,20 +91,59 @@ __device__ __forceinline__ void NarrowReduce(int warp, float* exchange,
   }
 }
 
-// The second warpgroup gives up to the first, which has gate of the same rows and stores the
-// results.
+// Where the second block's sums come in: `ready` counts the first block's warps that have read what
+// stood in `exchange`, `come` the bytes.
+struct NarrowJoint {
+  float* exchange;
+  uint64_t *ready, *come;
+};
+
+// The first kRowParts warpgroups of both blocks: the first block's add what the second's have.
+template <typename Shape>
+__device__ __forceinline__ void NarrowJoin(const NarrowJoint& joint, int rank, int warp, int lane,
+                                           uint32_t parity, float (&sum)[Shape::kSums]) {
+  constexpr uint32_t kBytes = Shape::kRowParts * 128 * Shape::kSums * 4;
+  const int mine = static_cast<int>(threadIdx.x) % 128;
+  float* place = joint.exchange + warp / 4 * Shape::kSums * 128 + 4 * mine;
+  if (rank == 1) {
+    WaitFor(joint.ready, parity);
+#pragma unroll
+    for (int i = 0; i < Shape::kSums; i += 4) {
+      SendFloat4(place + 128 * i, joint.come, 0,
+                 make_float4(sum[i], sum[i + 1], sum[i + 2], sum[i + 3]));
+    }
+    return;
+  }
+  __syncwarp();
+  if (lane == 0) ReleaseAt(joint.ready, 1);
+  if (threadIdx.x == 0) ArriveExpecting(joint.come, kBytes);
+  WaitFor(joint.come, parity);
+#pragma unroll
+  for (int i = 0; i < Shape::kSums; i += 4) {
+    const float4 v = *reinterpret_cast<const float4*>(place + 128 * i);
+    sum[i] += v.x;
+    sum[i + 1] += v.y;
+    sum[i + 2] += v.z;
+    sum[i + 3] += v.w;
+  }
+}
+
+// Every second warpgroup gives up to the one before, which has gate of the same rows and stores
+// the results.
 template <typename Shape>
 __device__ __forceinline__ void NarrowSwiGlu(const WideParams& p, int row, int warp, int lane,
                                              float* exchange, float (&sum)[Shape::kSums]) {
   const int mine = static_cast<int>(threadIdx.x) % 128, g = lane / 4, t = lane % 4;
-  // Where this very warpgroup's other sums were: read by none but its own threads.
-  float* up = exchange + Shape::kSums * 128 + mine;
-  if (warp / 4 == 1) {
+  const int pair = warp / 8;
+  // After sums were added: where this very warpgroup's other sums were, read by its threads only.
+  float* up = exchange + (Shape::kSplits > 1 ? 1 : pair) * Shape::kSums * 128 + mine;
+  if constexpr (Shape::kSplits == 1) NamedBarrier<256>(2 + pair);  // the unit before's are read
+  if (warp / 4 % 2 == 1) {
 #pragma unroll
     for (int i = 0; i < Shape::kSums; ++i) up[i * 128] = sum[i] * p.matrix[1].multiplier;
   }
-  NamedBarrier<256>(2);
-  if (warp / 4 == 1) return;
+  NamedBarrier<256>(2 + pair);
+  if (warp / 4 % 2 == 1) return;
 #pragma unroll
   for (int e = 0; e < Shape::kTokens / 8; ++e) {
 #pragma unroll
@@ -220,11 +157,40 @@ __device__ __forceinline__ void NarrowSwiGlu(const WideParams& p, int row, int w
   }
 }
 
+// The consumer warps: all units of the block.
+template <typename Shape>
+__device__ __forceinline__ void NarrowConsume(const WideParams& p, NarrowWeights<Shape>& weights,
+                                              const NarrowRing<Shape>& x, const NarrowJoint& joint,
+                                              int first_unit, int step, int rank, int warp,
+                                              int lane) {
+  const int turns = NarrowColumns<Shape>(p, rank).turns, split = warp / 4 / Shape::kRowParts;
+  uint32_t turn = 0, parity = 0;
+  for (int unit = first_unit; unit < p.row_pairs; unit += step, turn += turns, parity ^= 1) {
+    const NarrowPlace<Shape> place(p, unit, rank, warp);
+    float sum[Shape::kSums];
+#pragma unroll
+    for (int i = 0; i < Shape::kSums; ++i) sum[i] = 0;
+    NarrowSums<Shape>(weights, x, turn, split, place.tiles, lane, sum);
+    if (place.tiles < turns) x.Skip(x.At(turn + turns - 1, split), lane);
+    if constexpr (Shape::kSplits > 1) NarrowReduce<Shape>(warp, joint.exchange, sum);
+    if (warp / 4 >= Shape::kRowParts) continue;
+    if constexpr (Shape::kHalves) {
+      NarrowJoin<Shape>(joint, rank, warp, lane, parity, sum);
+      if (rank == 1) continue;
+    }
+    if constexpr (Shape::kSwiGlu) {
+      NarrowSwiGlu<Shape>(p, place.row, warp, lane, joint.exchange, sum);
+    } else {
+      StoreSums<Shape::kTokens>(p, p.matrix[place.matrix], place.row, 0, lane, sum);
+    }
+  }
+}
+
 template <typename Shape>
 __global__ void __launch_bounds__(Shape::kThreads, 1)
     NarrowMatmulKernel(const __grid_constant__ WideParams p) {
   extern __shared__ uint8_t dynamic[];
-  __shared__ uint64_t full[Shape::kStages], empty[Shape::kStages];
+  __shared__ uint64_t full[Shape::kStages], empty[Shape::kStages], ready, come;
   __shared__ uint64_t weight_barriers[Shape::kConsumers * Shape::kMostSlots];
   uint8_t* shared = dynamic + (1024 - SharedAddress(dynamic) % 1024) % 1024;
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -235,66 +201,54 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   if (threadIdx.x == 0) {
     for (uint32_t i = 0; i < Shape::kStages; ++i) {
       InitBarrier(full + i, 1);
-      InitBarrier(empty + i, 4 * Shape::kRowParts * Shape::kCluster);
+      InitBarrier(empty + i, 4 * Shape::kRowParts * Shape::kSharers);
     }
+    InitBarrier(&ready, 4 * Shape::kRowParts);
+    InitBarrier(&come, 1);
   }
   LetNextStart();
   ClusterBarrier();
   const NarrowRing<Shape> x{shared, full, empty};
   if (warp >= Shape::kConsumers) {
-    GiveRegisters<24>();
     WaitForPrevious();
-    if (warp == Shape::kConsumers && lane == 0) {
-      x.Produce(p, (p.row_pairs - first_unit + step - 1) / step, rank);
-    }
+    if (lane == 0) x.Produce(p, (p.row_pairs - first_unit + step - 1) / step, rank);
     __syncwarp();
   } else {
-    TakeRegisters<112>();
-    float* exchange = reinterpret_cast<float*>(shared + Shape::kRing);
+    const NarrowJoint joint = {reinterpret_cast<float*>(shared + Shape::kRing), &ready, &come};
     uint8_t* ring = shared + Shape::kRing + Shape::kExchange + warp * p.slots * p.slot_bytes;
     NarrowWeights<Shape> weights(p, ring, weight_barriers + warp * Shape::kMostSlots, first_unit,
                                  rank, warp, lane);
     WaitForPrevious();
-    uint32_t number = 0;
-    for (int unit = first_unit; unit < p.row_pairs;
-         unit += step, number += Shape::BlocksInTurns(p.blocks)) {
-      const NarrowPlace<Shape> place(p, unit, rank, warp);
-      const WideParams::Matrix& m = p.matrix[place.matrix];
-      float sum[Shape::kSums];
-#pragma unroll
-      for (int i = 0; i < Shape::kSums; ++i) sum[i] = 0;
-      const uint32_t first = number + place.first_tile * Shape::kTileBlocks;
-      NarrowSums<Shape>(weights, x, first, place.tiles, lane, sum);
-      if (place.tiles < Shape::Turns(p.blocks)) {
-        x.SkipTile(first + place.tiles * Shape::kTurn, lane);
-      }
-      NarrowReduce<Shape>(warp, exchange, sum);
-      if (warp / 4 >= Shape::kRowParts) continue;
-      if constexpr (Shape::kSwiGlu) {
-        NarrowSwiGlu<Shape>(p, place.row, warp, lane, exchange, sum);
-      } else {
-        StoreSums<Shape::kTokens>(p, m, place.row, 0, lane, sum);
-      }
-    }
+    NarrowConsume<Shape>(p, weights, x, joint, first_unit, step, rank, warp, lane);
   }
+  // What the other block still sends here arrives before this one ends.
   ClusterBarrier();
 }
 
-template <DType kType, int kTokens, int kRowParts, bool kSwiGlu>
+template <DType kType, int kTokens, int kRowParts, bool kHalves, bool kSwiGlu>
 absl::Status LaunchNarrow(const WideParams& p, StreamView stream) {
-  using Shape = NarrowShape<kType, kTokens, kRowParts, kSwiGlu>;
+  static_assert(kHalves == NarrowHalves(kRowParts, kSwiGlu));
+  using Shape = NarrowShape<kType, kTokens, kRowParts, kHalves, kSwiGlu>;
   return LaunchResident<Shape>(NarrowMatmulKernel<Shape>, p, stream);
 }
 
-template <DType kType>
-absl::Status LaunchNarrowType(const WideParams& p, int row_parts, bool swiglu, StreamView stream) {
+template <DType kType, int kTokens>
+absl::Status LaunchNarrowTokens(const WideParams& p, bool swiglu, StreamView stream) {
   if (swiglu) {
-    return p.n <= 32 ? LaunchNarrow<kType, 32, 2, true>(p, stream)
-                     : LaunchNarrow<kType, 64, 2, true>(p, stream);
+    return p.row_parts == 2 ? LaunchNarrow<kType, kTokens, 2, false, true>(p, stream)
+                            : LaunchNarrow<kType, kTokens, 4, false, true>(p, stream);
   }
-  if (p.n > 32) return LaunchNarrow<kType, 64, 2, false>(p, stream);
-  return row_parts == 1 ? LaunchNarrow<kType, 32, 1, false>(p, stream)
-                        : LaunchNarrow<kType, 32, 2, false>(p, stream);
+  if constexpr (kTokens <= 32) {
+    if (p.row_parts == 1) return LaunchNarrow<kType, kTokens, 1, true, false>(p, stream);
+  }
+  return p.row_parts == 2 ? LaunchNarrow<kType, kTokens, 2, true, false>(p, stream)
+                          : LaunchNarrow<kType, kTokens, 4, false, false>(p, stream);
+}
+
+template <DType kType>
+absl::Status LaunchNarrowType(const WideParams& p, bool swiglu, StreamView stream) {
+  return p.n <= 32 ? LaunchNarrowTokens<kType, 32>(p, swiglu, stream)
+                   : LaunchNarrowTokens<kType, 64>(p, swiglu, stream);
 }
 
 }  // namespace millrace::cuda

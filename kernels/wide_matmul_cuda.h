@@ -38,12 +38,16 @@ bool WideSwiGluTakes(DType gate, DType up);
 absl::Status WideMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
                               const PackedRows& out, StreamView stream, int tokens = 0);
 
-// Up to this many rows of x WideMatmul has a kernel that is bound by reading weights.
+// Up to this many rows of x there is a kernel that is bound by reading weights; WideMatmul uses it.
 inline constexpr int kMostNarrowRows = 64;
-// WideMatmulSwiGlu of at most kMostNarrowRows rows by weights of one type, not packed: rows ldo
-// halves apart, no other value is written.
+// `row_parts`: 64 weight rows of a block, 1 (up to 32 rows of x), 2 or 4; 0: as fits the shape.
+absl::Status NarrowMatmul(absl::Span<const WideMatrix> matrices, const PackedRows& x,
+                          bool accumulate, float* y, int64_t ldy, StreamView stream,
+                          int row_parts = 0);
+// WideMatmulSwiGlu of weights of one type, not packed: rows ldo halves apart, no other value is
+// written. row_parts: 2, 4 or 0.
 absl::Status NarrowMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
-                                __half* out, int64_t ldo, StreamView stream);
+                                __half* out, int64_t ldo, StreamView stream, int row_parts = 0);
 
 }  // namespace millrace::cuda
 

@@ -30,6 +30,7 @@ struct WideParams {
   int blocks = 0;        // of 64 columns of x
   int row_pairs = 0;     // row tiles / 2, rounded up
   int token_tiles = 0;
+  int row_parts = 0;  // of the narrow kernel: 64 weight rows of a block
   int slots = 0, slot_bytes = 0;  // of each warp's ring of weight tiles
   bool accumulate = false;
   float* y = nullptr;
@@ -50,13 +51,13 @@ absl::Status WideMatmul128(const WideParams& p, bool k_types, bool swiglu, Strea
 absl::Status WideMatmul176(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
 absl::Status WideMatmul256(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
 
-// The same of the narrow kernel (narrow_matmul.cuh), for K types and for the others. `row_parts`:
-// 64 weight rows of a block, 1 or 2; gate and up: 2.
-absl::Status NarrowMatmulK(const WideParams& p, int row_parts, bool swiglu, StreamView stream);
-absl::Status NarrowMatmulFlat(const WideParams& p, int row_parts, bool swiglu, StreamView stream);
+// The same of the narrow kernel (narrow_matmul.cuh), for K types and for the others.
+absl::Status NarrowMatmulK(const WideParams& p, bool swiglu, StreamView stream);
+absl::Status NarrowMatmulFlat(const WideParams& p, bool swiglu, StreamView stream);
 
-// p.n is at most kMostNarrowRows. All matrices have the same type.
-absl::Status LaunchNarrowMatmul(const WideParams& p, int row_parts, bool swiglu, StreamView stream);
+// p.n is at most kMostNarrowRows. All matrices have the same type. row_pairs: units of a cluster,
+// of 64 * row_parts weight rows (SwiGLU: half gate, half up) or, unless NarrowHalves, twice that.
+absl::Status LaunchNarrowMatmul(const WideParams& p, bool swiglu, StreamView stream);
 
 // `tokens`: one of kWideTokens. All matrices have K types, or none.
 absl::Status LaunchWideMatmul(WideParams params, int tokens, bool swiglu, StreamView stream);
