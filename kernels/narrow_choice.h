@@ -8,6 +8,22 @@
 
 namespace millrace::cuda {
 
+// From this many rows of x on the narrow kernel can win; up to sixteen the decode kernels do.
+inline constexpr int64_t kLeastNarrowRows = 17;
+
+// Whether the narrow kernel takes less than SmallMatmul. `packed`: x is there packed; else it has
+// to be packed first, which a small matrix does not pay for. Microseconds on an H200, small kernel
+// and narrow one as it was before blocks halved columns and four row tiles shared x:
+//   gate and up [57344, 8192], q4_K: 17 rows 144, 121; 32: 147, 123; 48: 263, 173; 64: 295, 179
+//     q6_K 32: 207, 134; q8_0 32: 226, 160; f16 32: 242, 240; f16 64: 464, 243
+//   query, key, value [10240, 8192], q4_K 32: 43, 37; 64: 70, 46; q6_K 32: 52, 40
+//   output [8192, 8192], q4_K 32: 25, 31; 64: 51, 44
+//   down [8192, 28672], q4_K 32: 75, 86; 64: 131, 142
+constexpr bool NarrowIsFaster(int64_t rows, int64_t n, bool packed) {
+  if (n < kLeastNarrowRows) return false;
+  return packed || rows >= 16384 || n > 32;
+}
+
 // Whether the two blocks of a cluster have the same weight rows, each half of their columns; else
 // different rows. With few rows a block, x is what a block reads most of.
 constexpr bool NarrowHalves(int row_parts, bool swiglu) { return row_parts < 4 && !swiglu; }

@@ -64,4 +64,19 @@ absl::Status WidePrefill::GatedMultiply(int index, const WideRows& x, const cuda
   return cuda::WideMatmulSwiGlu(gate, up, packed, out, stream);
 }
 
+bool WidePrefill::TakesNarrowGated(int index) const {
+  const PlacedGroup& group = (*groups_)[static_cast<size_t>(index)];
+  return group.part_rows.size() == 2 && group.part_rows[0] == group.part_rows[1] &&
+         group.runs[0].bias == nullptr && group.runs.back().bias == nullptr &&
+         group.runs[0].tiles.dtype == group.runs.back().tiles.dtype;
+}
+
+absl::Status WidePrefill::NarrowGatedMultiply(int index, const WideRows& x, __half* out,
+                                              int64_t ldo, cuda::StreamView stream) {
+  MILLRACE_ASSIGN_OR_RETURN(const WeightLease lease, bring_(index, stream));
+  MILLRACE_ASSIGN_OR_RETURN(const cuda::PackedRows packed, Pack(x, stream));
+  const auto [gate, up] = GateAndUp((*groups_)[static_cast<size_t>(index)]);
+  return cuda::NarrowMatmulSwiGlu(gate, up, packed, out, ldo, stream);
+}
+
 }  // namespace millrace
