@@ -9,7 +9,6 @@
 #define MILLRACE_KERNELS_NARROW_MATMUL_CUH_
 
 #include "kernels/cuda/launch.cuh"
-#include "kernels/narrow_choice.h"
 #include "kernels/narrow_ring.cuh"
 #include "kernels/wide_launch.cuh"
 #include "kernels/wide_matmul_epilogue.cuh"
@@ -146,14 +145,19 @@ __device__ __forceinline__ void NarrowSwiGlu(const WideParams& p, int row, int w
   if (warp / 4 % 2 == 1) return;
 #pragma unroll
   for (int e = 0; e < Shape::kTokens / 8; ++e) {
+    __half v[2][2];
 #pragma unroll
     for (int at = 0; at < 4; ++at) {
       const int to = row + g + 8 * (at / 2), token = 8 * e + 2 * t + at % 2;
       const float gate = sum[4 * e + at] * p.matrix[0].multiplier;
       const float result = gate / (1.0f + __expf(-gate)) * up[(4 * e + at) * 128];
-      if (to < p.matrix[0].rows && token < p.n)
-        p.halves[token * p.ldy + to] = SaturatedHalf(result);
+      const bool inside = to < p.matrix[0].rows;
+      v[at / 2][at % 2] = SaturatedHalf(inside ? result : 0.0f);
+      if (p.halves != nullptr && inside && token < p.n) {
+        p.halves[token * p.ldy + to] = v[at / 2][at % 2];
+      }
     }
+    if (p.halves == nullptr) StorePacked(p, row, 8 * e + 2 * t, lane, v);
   }
 }
 

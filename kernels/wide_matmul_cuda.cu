@@ -145,7 +145,7 @@ absl::Status NarrowMatmulOf(DType dtype, absl::Span<const WideMatrix> matrices,
     const int tiles = AddAll(
         matrices, 64 * parts, [&](DType t) { return t == dtype; }, p);
     p.row_pairs = NarrowHalves(parts, false) ? tiles : (tiles + 1) / 2;
-    const int64_t cost = NarrowCost(p.row_pairs, p.n, parts, false, clusters);
+    const int64_t cost = NarrowCost(p.row_pairs, p.n, parts, NarrowHalves(parts, false), clusters);
     if (best.matrices > 0 && cost >= least) continue;
     best = p;
     best.row_parts = parts;
@@ -228,25 +228,46 @@ absl::Status WideMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, co
   return LaunchWideMatmul(p, width, true, stream);
 }
 
-absl::Status NarrowMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
-                                __half* out, int64_t ldo, StreamView stream, int row_parts) {
-  MILLRACE_CHECK(gate.dtype == up.dtype && x.n <= kMostNarrowRows && ldo >= gate.rows);
+namespace {
+
+// All but where results go. row_parts 0: as takes the least.
+absl::StatusOr<WideParams> NarrowSwiGluParams(const WeightTiles& gate, const WeightTiles& up,
+                                              const PackedRows& x, int row_parts) {
+  MILLRACE_CHECK(gate.dtype == up.dtype && x.n <= kMostNarrowRows);
   MILLRACE_ASSIGN_OR_RETURN(const int clusters, Clusters());
   WideParams best;
   int64_t least = 0;
   for (int parts : {2, 4}) {
     if (row_parts != 0 && row_parts != parts) continue;
     WideParams p = SwiGluParams(gate, up, x, 32 * parts);
-    const int64_t cost = NarrowCost(p.row_pairs, p.n, parts, true, clusters);
+    const int64_t cost =
+        NarrowCost(p.row_pairs, p.n, parts, NarrowHalves(parts, true), clusters);
     if (best.matrices > 0 && cost >= least) continue;
     best = p;
     best.row_parts = parts;
     least = cost;
   }
   MILLRACE_CHECK(best.matrices > 0);
-  best.halves = out;
-  best.ldy = ldo;
-  return LaunchNarrowMatmul(best, true, stream);
+  return best;
+}
+
+}  // namespace
+
+absl::Status NarrowMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
+                                __half* out, int64_t ldo, StreamView stream, int row_parts) {
+  MILLRACE_CHECK(out != nullptr && ldo >= gate.rows);
+  MILLRACE_ASSIGN_OR_RETURN(WideParams p, NarrowSwiGluParams(gate, up, x, row_parts));
+  p.halves = out;
+  p.ldy = ldo;
+  return LaunchNarrowMatmul(p, true, stream);
+}
+
+absl::Status NarrowMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
+                                const PackedRows& out, StreamView stream, int row_parts) {
+  MILLRACE_CHECK(out.cols == gate.rows && out.n == x.n);
+  MILLRACE_ASSIGN_OR_RETURN(WideParams p, NarrowSwiGluParams(gate, up, x, row_parts));
+  p.out = reinterpret_cast<uint8_t*>(out.data);
+  return LaunchNarrowMatmul(p, true, stream);
 }
 
 }  // namespace millrace::cuda

@@ -37,7 +37,7 @@ struct WideParams {
   int64_t ldy = 0;
   uint8_t* out = nullptr;    // SwiGLU: packed
   uint32_t zero = 0;         // for MoveFragments (wgmma.cuh)
-  __half* halves = nullptr;  // SwiGLU of the narrow kernel: rows ldy apart
+  __half* halves = nullptr;  // SwiGLU of the narrow kernel, unless packed: rows ldy apart
 };
 
 // Widths of a tile, in rows of x.
@@ -50,6 +50,10 @@ int BestWideTokens(int row_pairs, int64_t n, int clusters);
 absl::Status WideMatmul128(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
 absl::Status WideMatmul176(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
 absl::Status WideMatmul256(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
+
+// Whether the two blocks of the narrow kernel's cluster have the same weight rows, each half of
+// their columns; else different rows. With few rows a block, x is what a block reads most of.
+constexpr bool NarrowHalves(int row_parts, bool swiglu) { return row_parts < 4 && !swiglu; }
 
 // The same of the narrow kernel (narrow_matmul.cuh), for K types and for the others.
 absl::Status NarrowMatmulK(const WideParams& p, bool swiglu, StreamView stream);

@@ -146,6 +146,9 @@ class WideMatmulTest : public DeviceTest {
                : cuda::WideMatmul({w}, in.packed, accumulate, y, ldy, stream());
   }
 
+  void CheckPackedSwiGlu(const Weights& gate, const Weights& up, const Input& in,
+                         const DeviceArray<uint16_t>& plain, int64_t ldo, int row_parts);
+
   void CheckSize(DType source, int64_t rows, int64_t cols, int64_t n,
                  std::optional<int> row_parts = std::nullopt) {
     const std::string what = absl::StrCat(DTypeName(source), " ", rows, "x", cols, " n ", n,
@@ -172,6 +175,27 @@ class WideMatmulTest : public DeviceTest {
     }
   }
 };
+
+// Packed results of gate and up against the ones that were stored as plain rows.
+void WideMatmulTest::CheckPackedSwiGlu(const Weights& gate, const Weights& up, const Input& in,
+                                       const DeviceArray<uint16_t>& plain, int64_t ldo,
+                                       int row_parts) {
+  const int64_t rows = gate.tiles.rows;
+  const auto want = PoisonedRows(in.n, rows), got = PoisonedRows(in.n, rows);
+  ASSERT_TRUE(
+      cuda::PackRows(plain.as<__half>(), ldo, {want.as<__half>(), in.n, rows}, stream()).ok());
+  ASSERT_TRUE(cuda::NarrowMatmulSwiGlu(gate.tiles, up.tiles, in.packed,
+                                       {got.as<__half>(), in.n, rows}, stream(), row_parts)
+                  .ok());
+  const std::vector<uint16_t> expected = Download(want), halves = Download(got);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const int64_t row = static_cast<int64_t>(i) / 512 % cuda::PackedAtoms(in.n) * 8 +
+                        static_cast<int64_t>(i) % 512 / 64;
+    if (row < in.n) {
+      ASSERT_EQ(halves[i], expected[i]) << rows << " rows, n " << in.n << ", place " << i;
+    }
+  }
+}
 
 class WideMatmulTypeTest : public WideMatmulTest, public ::testing::WithParamInterface<DType> {};
 
@@ -320,6 +344,9 @@ TEST_P(WideMatmulTypeTest, NarrowSwiGluOfTwoProducts) {
           ASSERT_EQ(got[i], kPoison) << "past a row";
         }
       }
+      if (rows % 32 == 0) {
+        ASSERT_NO_FATAL_FAILURE(CheckPackedSwiGlu(gate, up, in, out, ldo, parts));
+      }
     }
   }
 }
@@ -424,7 +451,8 @@ TEST(WideTokensTest, FewestRounds) {
 TEST(NarrowChoiceTest, CountsRoundsAndRowsOfX) {
   auto cost = [](int rows, int n, int parts, bool swiglu) {
     const int of_cluster = (cuda::NarrowHalves(parts, swiglu) ? 64 : 128) * parts;
-    return cuda::NarrowCost((rows + of_cluster - 1) / of_cluster, n, parts, swiglu, 66);
+    return cuda::NarrowCost((rows + of_cluster - 1) / of_cluster, n, parts,
+                            cuda::NarrowHalves(parts, swiglu), 66);
   };
   // 70B's output and down matrices: each block half the columns of 128 rows.
   EXPECT_LT(cost(8192, 32, 2, false), cost(8192, 32, 1, false));

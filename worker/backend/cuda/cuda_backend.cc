@@ -460,9 +460,8 @@ WideRows CudaBackend::WideRowsOf(const Activations& x) const {
 }
 
 bool CudaBackend::UsesWide(const Activations& x, int64_t matrix_rows) const {
-  if (!wide_) return false;
-  return x.rows > kGpuSmallBatchTokens ||
-         cuda::NarrowIsFaster(matrix_rows, x.rows, WideRowsOf(x).packed);
+  return wide_ && (x.rows > kGpuSmallBatchTokens || WideRowsOf(x).packed ||
+                   cuda::NarrowIsFaster(matrix_rows, x.rows, false));
 }
 
 absl::Status CudaBackend::Multiply(const Activations& x, WeightsId weights, bool accumulate,
@@ -520,7 +519,13 @@ absl::Status CudaBackend::GatedMatmul(const Activations& x, WeightsId weights, F
   const PlacedGroup& group = groups_[static_cast<size_t>(weights.value)];
   auto* to = static_cast<__half*>(out.data);
   if (UsesWide(x, group.rows) && wide_->TakesNarrowGated(weights.value)) {
-    return wide_->NarrowGatedMultiply(weights.value, WideRowsOf(x), to, out.stride, stream());
+    // Down reads them, and has as many rows as a hidden state has values.
+    act_packed_ = cuda::NarrowIsFaster(model_.d_model, x.rows, true);
+    if (!act_packed_) {
+      return wide_->NarrowGatedMultiply(weights.value, WideRowsOf(x), to, out.stride, stream());
+    }
+    const cuda::PackedRows packed = {to, x.rows, group.part_rows[0]};
+    return wide_->NarrowGatedMultiply(weights.value, WideRowsOf(x), packed, stream());
   }
   if (!WideRowsOf(x).packed && group.runs[0].tiles.dtype == group.runs.back().tiles.dtype) {
     MILLRACE_ASSIGN_OR_RETURN(const WeightLease lease, Bring(weights.value, stream()));

@@ -42,8 +42,10 @@ class WidePrefill {
   // out = silu(x gate^T) * (x up^T), packed, of a group of gate and up.
   absl::Status GatedMultiply(int index, const WideRows& x, const cuda::PackedRows& out,
                              cuda::StreamView stream);
-  // The same of at most kMostNarrowRows rows, not packed: rows ldo halves apart.
+  // Those of at most kMostNarrowRows rows; the second is not packed: rows ldo halves apart.
   bool TakesNarrowGated(int index) const;
+  absl::Status NarrowGatedMultiply(int index, const WideRows& x, const cuda::PackedRows& out,
+                                   cuda::StreamView stream);
   absl::Status NarrowGatedMultiply(int index, const WideRows& x, __half* out, int64_t ldo,
                                    cuda::StreamView stream);
 
