@@ -11,7 +11,8 @@
 namespace millrace::cuda {
 
 // The weight tiles of one warp, in the order in which it needs them, `slots` ahead of their
-// use. Place(p, unit, rank, warp) says which strip of which matrix a unit needs.
+// use. Place(p, unit, rank, warp) says which strip of which matrix a unit needs, and which of its
+// tiles: every Shape::kSplits-th from first_tile on, all units alike.
 template <typename Shape, typename Place>
 class WeightFeed {
  public:
@@ -50,15 +51,15 @@ class WeightFeed {
     if (unit_ >= p_.row_pairs * p_.token_tiles) return;
     const Place place(p_, unit_, rank_, warp_);
     const WideParams::Matrix& m = p_.matrix[place.matrix];
-    next_ = m.tiles + place.strip * m.strip_bytes;
-    left_ = m.tiles_per_strip;
+    next_ = m.tiles + place.strip * m.strip_bytes + place.first_tile * m.tile_bytes;
+    left_ = place.tiles;
     bytes_ = m.tile_bytes;
   }
   __device__ __forceinline__ void Fetch(int slot) {
     if (left_ > 0) {
       copy_.Begin(slot, bytes_);
       copy_.Copy(slot, ring_ + slot * p_.slot_bytes, next_, bytes_);
-      next_ += bytes_;
+      next_ += Shape::kSplits * bytes_;
       if (--left_ == 0) {
         unit_ += static_cast<int>(gridDim.x) / Shape::kCluster;
         Enter();

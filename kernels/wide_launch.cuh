@@ -17,7 +17,8 @@ absl::Status LaunchResident(void (*kernel)(WideParams), WideParams p, StreamView
       cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   MILLRACE_CUDA_RETURN_IF_ERROR(
       cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
-  constexpr int kBarriers = 8 * (2 * Shape::kStages + Shape::kConsumers * Shape::kMostSlots);
+  constexpr int kBarriers =
+      8 * (2 * static_cast<int>(Shape::kStages) + Shape::kConsumers * Shape::kMostSlots + 2);
   const int room = limit - kBarriers - Shape::kFixedBytes;
   p.slots = room / (Shape::kConsumers * p.slot_bytes);
   if (p.slots > Shape::kMostSlots) p.slots = Shape::kMostSlots;

@@ -29,8 +29,9 @@ inline constexpr int kTokensTogether = 4;
 // Which weights and which rows of x: tile `unit` of the launch, as one warp sees it.
 template <typename Shape>
 struct WidePlace {
-  int matrix, strip, row;  // row: the strip's first, in its matrix
-  int token;               // first row of x
+  int matrix, strip, row;     // row: the strip's first, in its matrix
+  int first_tile = 0, tiles;  // of the strip
+  int token;                  // first row of x
   __device__ WidePlace(const WideParams& p, int unit, int rank, int warp) {
     const int group = unit / (p.row_pairs * kTokensTogether) * kTokensTogether;
     const int in_group = unit - group * p.row_pairs;
@@ -47,6 +48,7 @@ struct WidePlace {
     }
     row = kTileRows * strip;
     strip = min(strip, p.matrix[matrix].strips - 1);  // past the end: multiplied, not stored
+    tiles = p.matrix[matrix].tiles_per_strip;
   }
 };
 
@@ -197,7 +199,8 @@ struct WideShape {
   static constexpr bool kKTypes = kKTypesT;
   static constexpr bool kSwiGlu = kSwiGluT;
   static constexpr int kCluster = 2;
-  static constexpr int kConsumers = 8;                    // warps
+  static constexpr int kConsumers = 8;  // warps
+  static constexpr int kSplits = 1;
   static constexpr int kThreads = 32 * kConsumers + 128;  // and a warpgroup that fetches x
   static constexpr int kStageBytes = kTokens * 128;
   static constexpr int kStages = kTokens > 192 ? 4 : 6;

@@ -1,5 +1,8 @@
+#include <algorithm>
+
 #include "absl/status/statusor.h"
 #include "kernels/cuda/status.h"
+#include "kernels/narrow_choice.h"
 #include "kernels/wide_matmul_cuda.h"
 #include "kernels/wide_matmul_params.h"
 #include "proto/device_layout.h"
@@ -92,28 +95,101 @@ absl::Status LaunchWideMatmul(WideParams p, int tokens, bool swiglu, StreamView 
   return absl::UnimplementedError("WideMatmul: not in this build");
 }
 
+absl::Status LaunchNarrowMatmul(const WideParams& p, bool swiglu, StreamView stream) {
+#ifdef MILLRACE_HAVE_WGMMA
+  return IsKType(p.matrix[0].dtype) ? NarrowMatmulK(p, swiglu, stream)
+                                    : NarrowMatmulFlat(p, swiglu, stream);
+#else
+  return absl::UnimplementedError("NarrowMatmul: not in this build");
+#endif
+}
+
+namespace {
+
+// Matrices for which `takes` is true; the others have their columns of y. Returns the row tiles.
+template <typename Takes>
+int AddAll(absl::Span<const WideMatrix> matrices, int tile_rows, Takes takes, WideParams& p) {
+  int64_t column = 0;
+  int row_tiles = 0;
+  for (const WideMatrix& matrix : matrices) {
+    if (takes(matrix.tiles.dtype)) {
+      Add(matrix, tile_rows, p, column, row_tiles);
+    } else {
+      column += matrix.tiles.rows;
+    }
+  }
+  return row_tiles;
+}
+
+// What several products of the same x have in common.
+WideParams SharedParams(const PackedRows& x, bool accumulate, float* y, int64_t ldy) {
+  WideParams p;
+  SetInput(x, p);
+  p.token_tiles = 1;
+  p.accumulate = accumulate;
+  p.y = y;
+  p.ldy = ldy;
+  return p;
+}
+
+// The matrices of one type. row_parts 0: as takes the least.
+absl::Status NarrowMatmulOf(DType dtype, absl::Span<const WideMatrix> matrices,
+                            const WideParams& shared, int clusters, int row_parts,
+                            StreamView stream) {
+  WideParams best;
+  int64_t least = 0;
+  for (int parts : {1, 2, 4}) {
+    if (parts == 1 && shared.n > 32) continue;  // has no kernel
+    if (row_parts != 0 && row_parts != parts) continue;
+    WideParams p = shared;
+    const int tiles = AddAll(
+        matrices, 64 * parts, [&](DType t) { return t == dtype; }, p);
+    p.row_pairs = NarrowHalves(parts, false) ? tiles : (tiles + 1) / 2;
+    const int64_t cost = NarrowCost(p.row_pairs, p.n, parts, NarrowHalves(parts, false), clusters);
+    if (best.matrices > 0 && cost >= least) continue;
+    best = p;
+    best.row_parts = parts;
+    least = cost;
+  }
+  MILLRACE_CHECK(best.matrices > 0);
+  return LaunchNarrowMatmul(best, false, stream);
+}
+
+}  // namespace
+
+absl::Status NarrowMatmul(absl::Span<const WideMatrix> matrices, const PackedRows& x,
+                          bool accumulate, float* y, int64_t ldy, StreamView stream,
+                          int row_parts) {
+  MILLRACE_CHECK(!matrices.empty() && matrices.size() <= size_t{kMostWideMatrices});
+  MILLRACE_CHECK(x.n > 0 && x.n <= kMostNarrowRows);
+  for (const WideMatrix& matrix : matrices) MILLRACE_CHECK(matrix.tiles.cols == x.cols);
+  MILLRACE_ASSIGN_OR_RETURN(const int clusters, Clusters());
+  const WideParams shared = SharedParams(x, accumulate, y, ldy);
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    const DType dtype = matrices[i].tiles.dtype;
+    auto same = [&](const WideMatrix& m) { return m.tiles.dtype == dtype; };
+    if (std::any_of(matrices.begin(), matrices.begin() + i, same)) continue;
+    MILLRACE_RETURN_IF_ERROR(
+        NarrowMatmulOf(dtype, matrices, shared, clusters, row_parts, stream));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status WideMatmul(absl::Span<const WideMatrix> matrices, const PackedRows& x, bool accumulate,
                         float* y, int64_t ldy, StreamView stream, int tokens) {
   MILLRACE_CHECK(!matrices.empty() && matrices.size() <= size_t{kMostWideMatrices} && x.n > 0);
+  for (const WideMatrix& matrix : matrices) MILLRACE_CHECK(matrix.tiles.cols == x.cols);
+  if (tokens == 0 && x.n <= kMostNarrowRows) {
+    return NarrowMatmul(matrices, x, accumulate, y, ldy, stream);
+  }
   MILLRACE_ASSIGN_OR_RETURN(const int clusters, Clusters());
+  const WideParams shared = SharedParams(x, accumulate, y, ldy);
   for (bool k_types : {true, false}) {
-    WideParams p;
-    SetInput(x, p);
-    p.accumulate = accumulate;
-    p.y = y;
-    p.ldy = ldy;
-    int64_t column = 0;
-    int row_tiles = 0;
-    for (const WideMatrix& matrix : matrices) {
-      MILLRACE_CHECK(matrix.tiles.cols == x.cols);
-      if (IsKType(matrix.tiles.dtype) == k_types) {
-        Add(matrix, kRowTile, p, column, row_tiles);
-      } else {
-        column += matrix.tiles.rows;
-      }
-    }
+    WideParams p = shared;
+    const int tiles = AddAll(
+        matrices, kRowTile, [&](DType t) { return IsKType(t) == k_types; }, p);
     if (p.matrices == 0) continue;
-    p.row_pairs = (row_tiles + 1) / 2;
+    p.row_pairs = (tiles + 1) / 2;
     const int width = tokens > 0 ? tokens : BestWideTokens(p.row_pairs, x.n, clusters);
     MILLRACE_RETURN_IF_ERROR(LaunchWideMatmul(p, width, false, stream));
   }
@@ -122,22 +198,76 @@ absl::Status WideMatmul(absl::Span<const WideMatrix> matrices, const PackedRows&
 
 bool WideSwiGluTakes(DType gate, DType up) { return IsKType(gate) == IsKType(up); }
 
-absl::Status WideMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
-                              const PackedRows& out, StreamView stream, int tokens) {
+namespace {
+
+// Gate and up of the same tiles of `tile_rows` rows each.
+WideParams SwiGluParams(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
+                        int tile_rows) {
   MILLRACE_CHECK(WideSwiGluTakes(gate.dtype, up.dtype) && gate.rows == up.rows);
-  MILLRACE_CHECK(gate.cols == x.cols && up.cols == x.cols && out.cols == gate.rows && out.n == x.n);
-  MILLRACE_ASSIGN_OR_RETURN(const int clusters, Clusters());
+  MILLRACE_CHECK(gate.cols == x.cols && up.cols == x.cols && x.n > 0);
   WideParams p;
   SetInput(x, p);
-  p.out = reinterpret_cast<uint8_t*>(out.data);
+  p.token_tiles = 1;
   int64_t column = 0;
-  int row_tiles = 0;
-  Add({gate}, kRowTile / 2, p, column, row_tiles);
-  int same = 0;  // up's row tiles are gate's
-  Add({up}, kRowTile / 2, p, column, same);
+  int row_tiles = 0, same = 0;
+  Add({gate}, tile_rows, p, column, row_tiles);
+  Add({up}, tile_rows, p, column, same);
   p.row_pairs = (row_tiles + 1) / 2;
+  return p;
+}
+
+}  // namespace
+
+absl::Status WideMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
+                              const PackedRows& out, StreamView stream, int tokens) {
+  MILLRACE_CHECK(out.cols == gate.rows && out.n == x.n);
+  MILLRACE_ASSIGN_OR_RETURN(const int clusters, Clusters());
+  WideParams p = SwiGluParams(gate, up, x, kRowTile / 2);
+  p.out = reinterpret_cast<uint8_t*>(out.data);
   const int width = tokens > 0 ? tokens : BestWideTokens(p.row_pairs, x.n, clusters);
   return LaunchWideMatmul(p, width, true, stream);
+}
+
+namespace {
+
+// All but where results go. row_parts 0: as takes the least.
+absl::StatusOr<WideParams> NarrowSwiGluParams(const WeightTiles& gate, const WeightTiles& up,
+                                              const PackedRows& x, int row_parts) {
+  MILLRACE_CHECK(gate.dtype == up.dtype && x.n <= kMostNarrowRows);
+  MILLRACE_ASSIGN_OR_RETURN(const int clusters, Clusters());
+  WideParams best;
+  int64_t least = 0;
+  for (int parts : {2, 4}) {
+    if (row_parts != 0 && row_parts != parts) continue;
+    WideParams p = SwiGluParams(gate, up, x, 32 * parts);
+    const int64_t cost =
+        NarrowCost(p.row_pairs, p.n, parts, NarrowHalves(parts, true), clusters);
+    if (best.matrices > 0 && cost >= least) continue;
+    best = p;
+    best.row_parts = parts;
+    least = cost;
+  }
+  MILLRACE_CHECK(best.matrices > 0);
+  return best;
+}
+
+}  // namespace
+
+absl::Status NarrowMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
+                                __half* out, int64_t ldo, StreamView stream, int row_parts) {
+  MILLRACE_CHECK(out != nullptr && ldo >= gate.rows);
+  MILLRACE_ASSIGN_OR_RETURN(WideParams p, NarrowSwiGluParams(gate, up, x, row_parts));
+  p.halves = out;
+  p.ldy = ldo;
+  return LaunchNarrowMatmul(p, true, stream);
+}
+
+absl::Status NarrowMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
+                                const PackedRows& out, StreamView stream, int row_parts) {
+  MILLRACE_CHECK(out.cols == gate.rows && out.n == x.n);
+  MILLRACE_ASSIGN_OR_RETURN(WideParams p, NarrowSwiGluParams(gate, up, x, row_parts));
+  p.out = reinterpret_cast<uint8_t*>(out.data);
+  return LaunchNarrowMatmul(p, true, stream);
 }
 
 }  // namespace millrace::cuda

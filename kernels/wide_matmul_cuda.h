@@ -1,6 +1,6 @@
-// Products of quantised weights with many activation rows on Hopper's warpgroup tensor cores:
-// weights become f16 in registers, on their way from tiles to the products. Nothing dequantised is
-// ever stored.
+// Products of quantised weights with several or many activation rows on Hopper's warpgroup tensor
+// cores: weights become f16 in registers, on their way from tiles to the products. Nothing
+// dequantised is ever stored.
 #ifndef MILLRACE_KERNELS_WIDE_MATMUL_CUDA_H_
 #define MILLRACE_KERNELS_WIDE_MATMUL_CUDA_H_
 
@@ -37,6 +37,19 @@ bool WideSwiGluTakes(DType gate, DType up);
 // up.rows. Rows that fill up the last atom are written too.
 absl::Status WideMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
                               const PackedRows& out, StreamView stream, int tokens = 0);
+
+// Up to this many rows of x there is a kernel that is bound by reading weights; WideMatmul uses it.
+inline constexpr int kMostNarrowRows = 64;
+// `row_parts`: 64 weight rows of a block, 1 (up to 32 rows of x), 2 or 4; 0: as fits the shape.
+absl::Status NarrowMatmul(absl::Span<const WideMatrix> matrices, const PackedRows& x,
+                          bool accumulate, float* y, int64_t ldy, StreamView stream,
+                          int row_parts = 0);
+// WideMatmulSwiGlu of weights of one type; row_parts: 2, 4 or 0. The first is not packed: rows ldo
+// halves apart, no other value is written.
+absl::Status NarrowMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
+                                __half* out, int64_t ldo, StreamView stream, int row_parts = 0);
+absl::Status NarrowMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
+                                const PackedRows& out, StreamView stream, int row_parts = 0);
 
 }  // namespace millrace::cuda
 

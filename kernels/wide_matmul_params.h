@@ -30,12 +30,14 @@ struct WideParams {
   int blocks = 0;        // of 64 columns of x
   int row_pairs = 0;     // row tiles / 2, rounded up
   int token_tiles = 0;
+  int row_parts = 0;  // of the narrow kernel: 64 weight rows of a block
   int slots = 0, slot_bytes = 0;  // of each warp's ring of weight tiles
   bool accumulate = false;
   float* y = nullptr;
   int64_t ldy = 0;
-  uint8_t* out = nullptr;  // SwiGLU: packed
-  uint32_t zero = 0;       // for MoveFragments (wgmma.cuh)
+  uint8_t* out = nullptr;    // SwiGLU: packed
+  uint32_t zero = 0;         // for MoveFragments (wgmma.cuh)
+  __half* halves = nullptr;  // SwiGLU of the narrow kernel, unless packed: rows ldy apart
 };
 
 // Widths of a tile, in rows of x.
@@ -48,6 +50,18 @@ int BestWideTokens(int row_pairs, int64_t n, int clusters);
 absl::Status WideMatmul128(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
 absl::Status WideMatmul176(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
 absl::Status WideMatmul256(const WideParams& p, bool k_types, bool swiglu, StreamView stream);
+
+// Whether the two blocks of the narrow kernel's cluster have the same weight rows, each half of
+// their columns; else different rows. With few rows a block, x is what a block reads most of.
+constexpr bool NarrowHalves(int row_parts, bool swiglu) { return row_parts < 4 && !swiglu; }
+
+// The same of the narrow kernel (narrow_matmul.cuh), for K types and for the others.
+absl::Status NarrowMatmulK(const WideParams& p, bool swiglu, StreamView stream);
+absl::Status NarrowMatmulFlat(const WideParams& p, bool swiglu, StreamView stream);
+
+// p.n is at most kMostNarrowRows. All matrices have the same type. row_pairs: units of a cluster,
+// of 64 * row_parts weight rows (SwiGLU: half gate, half up) or, unless NarrowHalves, twice that.
+absl::Status LaunchNarrowMatmul(const WideParams& p, bool swiglu, StreamView stream);
 
 // `tokens`: one of kWideTokens. All matrices have K types, or none.
 absl::Status LaunchWideMatmul(WideParams params, int tokens, bool swiglu, StreamView stream);

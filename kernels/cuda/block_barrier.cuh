@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+#include "kernels/cuda/bounded_wait.cuh"
+
 namespace millrace::cuda {
 
 __device__ __forceinline__ uint32_t SharedAddress(const void* p) {
@@ -38,14 +40,45 @@ __device__ __forceinline__ void ArriveAt(uint64_t* barrier, uint32_t rank) {
       : "memory");
 }
 
+// On a barrier of this block.
+__device__ __forceinline__ void Arrive(uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
+}
+
+// ArriveAt that also orders ordinary reads and writes before it.
+__device__ __forceinline__ void ReleaseAt(uint64_t* barrier, uint32_t rank) {
+  asm volatile(
+      "{ .reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; "
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there]; }" ::"r"(
+          SharedAddress(barrier)),
+      "r"(rank)
+      : "memory");
+}
+
+// Stores v at `to` in the shared memory of block `rank` of the cluster, sixteen-byte aligned, and
+// counts it on that block's `barrier`, both named by their places here.
+__device__ __forceinline__ void SendFloat4(float* to, uint64_t* barrier, uint32_t rank, float4 v) {
+  asm volatile(
+      "{ .reg .b32 there, done; mapa.shared::cluster.u32 there, %0, %2; "
+      "mapa.shared::cluster.u32 done, %1, %2; "
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 "
+      "[there], {%3, %4, %5, %6}, [done]; }" ::"r"(SharedAddress(to)),
+      "r"(SharedAddress(barrier)), "r"(rank), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
+      : "memory");
+}
+
 // Until the phase of that parity is complete; phases begin with parity 0.
 __device__ __forceinline__ void WaitFor(uint64_t* barrier, uint32_t parity) {
+#ifdef MILLRACE_BOUNDED_WAITS
+  WaitOrTrap(SharedAddress(barrier), parity);
+#else
   asm volatile(
       "{ .reg .pred done;\n"
       "again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
       "@!done bra again; }" ::"r"(SharedAddress(barrier)),
       "r"(parity)
       : "memory");
+#endif
 }
 
 // `bytes` from global memory to the same place in the shared memory of blocks 0 .. kBlocks - 1 of

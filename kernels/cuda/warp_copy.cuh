@@ -7,6 +7,7 @@
 
 #include <stdint.h>
 
+#include "kernels/cuda/bounded_wait.cuh"
 #include "kernels/cuda/mma.cuh"
 
 namespace millrace::cuda {
@@ -70,6 +71,9 @@ class WarpCopy {
   __device__ __forceinline__ void Wait(int slot, uint32_t parity) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     const uint32_t barrier = Address(barriers_ + slot);
+#ifdef MILLRACE_BOUNDED_WAITS
+    WaitOrTrap(barrier, parity);
+#else
     uint32_t done = 0;
     while (done == 0) {
       asm volatile(
@@ -79,6 +83,7 @@ class WarpCopy {
           : "r"(barrier), "r"(parity)
           : "memory");
     }
+#endif
 #else
     if (slots_ == 1) {
       CopyWait<0>();

@@ -4,8 +4,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <optional>
+
 #include "kernels/matmul.h"
 #include "kernels/matmul_cuda.h"
+#include "kernels/narrow_choice.h"
 #include "kernels/norm_cuda.h"
 #include "kernels/weight_tiles_cuda.h"
 #include "kernels/wide_matmul_params.h"
@@ -134,8 +138,21 @@ class WideMatmulTest : public DeviceTest {
     }
   }
 
-  void CheckSize(DType source, int64_t rows, int64_t cols, int64_t n) {
-    const std::string what = absl::StrCat(DTypeName(source), " ", rows, "x", cols, " n ", n);
+  // row_parts: of NarrowMatmul; null: WideMatmul.
+  absl::Status Product(const cuda::WideMatrix& w, const Input& in, bool accumulate, float* y,
+                       int64_t ldy, std::optional<int> row_parts) {
+    return row_parts
+               ? cuda::NarrowMatmul({w}, in.packed, accumulate, y, ldy, stream(), *row_parts)
+               : cuda::WideMatmul({w}, in.packed, accumulate, y, ldy, stream());
+  }
+
+  void CheckPackedSwiGlu(const Weights& gate, const Weights& up, const Input& in,
+                         const DeviceArray<uint16_t>& plain, int64_t ldo, int row_parts);
+
+  void CheckSize(DType source, int64_t rows, int64_t cols, int64_t n,
+                 std::optional<int> row_parts = std::nullopt) {
+    const std::string what = absl::StrCat(DTypeName(source), " ", rows, "x", cols, " n ", n,
+                                          " row parts ", row_parts.value_or(0));
     const Weights w = MakeWeights(source, rows, cols);
     const Input in = MakeInput(n, cols);
     const int64_t ldy = rows + 3;
@@ -145,8 +162,8 @@ class WideMatmulTest : public DeviceTest {
     for (bool accumulate : {false, true}) {
       const auto y = Upload(before);
       const bool biased = !accumulate;
-      ASSERT_TRUE(cuda::WideMatmul({{w.tiles, biased ? device_bias.as() : nullptr}}, in.packed,
-                                   accumulate, y.as(), ldy, stream())
+      ASSERT_TRUE(Product({w.tiles, biased ? device_bias.as() : nullptr}, in, accumulate, y.as(),
+                          ldy, row_parts)
                       .ok());
       const std::vector<float> got = Download(y);
       CheckProduct(w, in, got, before, ldy, 0, biased ? bias : std::vector<float>(), accumulate,
@@ -158,6 +175,27 @@ class WideMatmulTest : public DeviceTest {
     }
   }
 };
+
+// Packed results of gate and up against the ones that were stored as plain rows.
+void WideMatmulTest::CheckPackedSwiGlu(const Weights& gate, const Weights& up, const Input& in,
+                                       const DeviceArray<uint16_t>& plain, int64_t ldo,
+                                       int row_parts) {
+  const int64_t rows = gate.tiles.rows;
+  const auto want = PoisonedRows(in.n, rows), got = PoisonedRows(in.n, rows);
+  ASSERT_TRUE(
+      cuda::PackRows(plain.as<__half>(), ldo, {want.as<__half>(), in.n, rows}, stream()).ok());
+  ASSERT_TRUE(cuda::NarrowMatmulSwiGlu(gate.tiles, up.tiles, in.packed,
+                                       {got.as<__half>(), in.n, rows}, stream(), row_parts)
+                  .ok());
+  const std::vector<uint16_t> expected = Download(want), halves = Download(got);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const int64_t row = static_cast<int64_t>(i) / 512 % cuda::PackedAtoms(in.n) * 8 +
+                        static_cast<int64_t>(i) % 512 / 64;
+    if (row < in.n) {
+      ASSERT_EQ(halves[i], expected[i]) << rows << " rows, n " << in.n << ", place " << i;
+    }
+  }
+}
 
 class WideMatmulTypeTest : public WideMatmulTest, public ::testing::WithParamInterface<DType> {};
 
@@ -208,12 +246,117 @@ TEST_P(WideMatmulTypeTest, SwiGluOfTwoProducts) {
   }
 }
 
+// Up to 64 rows of x: one, two, odd and even numbers of weight tiles, rows that fill no tile.
+TEST_P(WideMatmulTypeTest, NarrowProductsMatchTheReference) {
+  const bool k_type = Info(GetParam()).block_elements == 256;
+  const int64_t sizes[][3] = {{1, k_type ? 256 : 32, 17},      {100, k_type ? 512 : 96, 24},
+                              {272, k_type ? 2304 : 1056, 31}, {700, k_type ? 768 : 672, 32},
+                              {130, k_type ? 1280 : 992, 33},  {1000, k_type ? 1792 : 480, 48},
+                              {272, k_type ? 4352 : 4128, 63}, {8, k_type ? 512 : 64, 64},
+                              {400, k_type ? 2816 : 2080, 64}, {2500, 256, 32},
+                              {129, k_type ? 8192 : 8224, 17}, {15, 768, 1},
+                              {200, k_type ? 1536 : 1056, 9}};
+  for (const auto& [rows, cols, n] : sizes) {
+    for (int parts : {0, 1, 2, 4}) {
+      if (parts == 1 && n > 32) continue;
+      ASSERT_NO_FATAL_FAILURE(CheckSize(GetParam(), rows, cols, n, parts));
+    }
+  }
+}
+
+// More rows than all blocks take at once, of every number of x's rows.
+TEST_P(WideMatmulTypeTest, NarrowProductsOfManyRounds) {
+  const bool k_type = Info(GetParam()).block_elements == 256;
+  for (int64_t cols : {k_type ? 256 : 64, k_type ? 768 : 160, k_type ? 1024 : 512}) {
+    const int64_t rows = 36'000 + Random(0, 300);
+    const Weights w = MakeWeights(GetParam(), rows, cols);
+    for (int64_t n : {17, 24, 31, 32, 33, 48, 63, 64}) {
+      const Input in = MakeInput(n, cols);
+      for (int parts : {1, 2, 4}) {
+        if (parts == 1 && n > 32) continue;
+        const auto y = Poisoned<float>(static_cast<size_t>(n * rows));
+        ASSERT_TRUE(Product({w.tiles}, in, false, y.as(), rows, parts).ok());
+        ASSERT_NO_FATAL_FAILURE(CheckAll(w, in, Download(y), {}, rows, 0, {}, false,
+                                         absl::StrCat(DTypeName(GetParam()), " ", rows, "x", cols,
+                                                      " n ", n, " row parts ", parts)));
+      }
+    }
+  }
+}
+
+double Rms(const std::vector<float>& values) {
+  double sum = 0;
+  for (float v : values) sum += static_cast<double>(v) * v;
+  return std::sqrt(sum / static_cast<double>(values.size()));
+}
+
+// Gate and up summed in another order differ by some 1e-6 of their norm. Where they are large and
+// a gate is near zero, that is much of silu(gate) * up.
+void CheckSwiGlu(const std::vector<float>& gates, const std::vector<float>& ups, int64_t rows,
+                 const std::vector<uint16_t>& got, int64_t ldo, const std::string& what) {
+  const double gate_error = 1e-5 * Rms(gates), up_error = 1e-5 * Rms(ups);
+  double most = 0;  // error, of what is allowed
+  std::string worst;
+  for (size_t i = 0; i < gates.size(); ++i) {
+    const auto row = static_cast<int64_t>(i) / rows, column = static_cast<int64_t>(i) % rows;
+    const double gate = gates[i], silu = gate / (1.0 + std::exp(-gate));
+    const double expected = std::clamp(silu * ups[i], -65504.0, 65504.0);
+    const double allowed = 0x1p-9 * std::fabs(expected) + 1.1 * std::fabs(ups[i]) * gate_error +
+                           std::fabs(silu) * up_error + 0x1p-24;
+    const double value = HalfToFloat(got[static_cast<size_t>(row * ldo + column)]);
+    const double error = std::fabs(value - expected);
+    if (error <= most * allowed) continue;
+    most = std::isnan(error) ? HUGE_VAL : error / allowed;
+    worst = absl::StrCat("row of x ", row, " weight row ", column, " gate ", gates[i], " up ",
+                         ups[i], " expected ", expected, " got ", value, " allowed ", allowed);
+    if (std::isnan(error)) break;
+  }
+  EXPECT_LE(most, 1.0) << what << ", worst: " << worst;
+}
+
+TEST_P(WideMatmulTypeTest, NarrowSwiGluOfTwoProducts) {
+  const bool k_type = Info(GetParam()).block_elements == 256;
+  const int64_t sizes[][3] = {
+      {96, 768, 9},   {20032, k_type ? 768 : 160, 17}, {640, 1536, 32}, {64, 512, 64},
+      {352, 256, 48}, {9000, k_type ? 1280 : 352, 31}, {200, 512, 24},  {9000, 512, 33},
+      {13, 256, 63}};
+  for (const auto& [rows, cols, n] : sizes) {
+    const Weights gate = MakeWeights(GetParam(), rows, cols),
+                  up = MakeWeights(GetParam(), rows, cols);
+    const Input in = MakeInput(n, cols);
+    const auto g = Poisoned<float>(static_cast<size_t>(n * rows)), u = Poisoned<float>(g.count);
+    ASSERT_TRUE(Product({gate.tiles}, in, false, g.as(), rows, 0).ok());
+    ASSERT_TRUE(Product({up.tiles}, in, false, u.as(), rows, 0).ok());
+    const std::vector<float> gates = Download(g), ups = Download(u);
+    const int64_t ldo = rows + 8;
+    constexpr uint16_t kPoison = 0x7e00;
+    for (int parts : {2, 4}) {
+      const auto out = Upload(std::vector<uint16_t>(static_cast<size_t>(n * ldo), kPoison));
+      ASSERT_TRUE(cuda::NarrowMatmulSwiGlu(gate.tiles, up.tiles, in.packed, out.as<__half>(), ldo,
+                                           stream(), parts)
+                      .ok());
+      const std::vector<uint16_t> got = Download(out);
+      CheckSwiGlu(gates, ups, rows, got, ldo,
+                  absl::StrCat(DTypeName(GetParam()), " ", rows, "x", cols, " n ", n,
+                               " row parts ", parts));
+      for (size_t i = 0; i < got.size(); ++i) {
+        if (static_cast<int64_t>(i) % ldo >= rows) {
+          ASSERT_EQ(got[i], kPoison) << "past a row";
+        }
+      }
+      if (rows % 32 == 0) {
+        ASSERT_NO_FATAL_FAILURE(CheckPackedSwiGlu(gate, up, in, out, ldo, parts));
+      }
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(AllTypes, WideMatmulTypeTest, ::testing::ValuesIn(kAllDTypes),
                          [](const auto& type) { return std::string(DTypeName(type.param)); });
 
 // Query, key and value of different types, and enough tiles that blocks multiply several.
 TEST_F(WideMatmulTest, MatricesThatShareTheirInput) {
-  constexpr int64_t kCols = 512, kN = 1100;
+  constexpr int64_t kCols = 512;
   const DType types[] = {DType::kQ4_K, DType::kQ6_K, DType::kQ8_0, DType::kQ5_K};
   const int64_t rows[] = {2048, 200, 72, 640};
   std::vector<Weights> weights;
@@ -224,15 +367,17 @@ TEST_F(WideMatmulTest, MatricesThatShareTheirInput) {
     matrices.push_back({weights.back().tiles});
     ldy += rows[i];
   }
-  const Input in = MakeInput(kN, kCols);
-  const auto y = Poisoned<float>(static_cast<size_t>(kN * ldy));
-  ASSERT_TRUE(cuda::WideMatmul(matrices, in.packed, false, y.as(), ldy, stream()).ok());
-  const std::vector<float> got = Download(y);
-  int64_t column = 0;
-  for (const Weights& w : weights) {
-    ASSERT_NO_FATAL_FAILURE(
-        CheckProduct(w, in, got, {}, ldy, column, {}, false, std::string(DTypeName(w.source))));
-    column += w.tiles.rows;
+  for (int64_t n : {1100, 17, 32, 64}) {
+    const Input in = MakeInput(n, kCols);
+    const auto y = Poisoned<float>(static_cast<size_t>(n * ldy));
+    ASSERT_TRUE(cuda::WideMatmul(matrices, in.packed, false, y.as(), ldy, stream()).ok());
+    const std::vector<float> got = Download(y);
+    int64_t column = 0;
+    for (const Weights& w : weights) {
+      ASSERT_NO_FATAL_FAILURE(CheckProduct(w, in, got, {}, ldy, column, {}, false,
+                                           absl::StrCat(DTypeName(w.source), " n ", n)));
+      column += w.tiles.rows;
+    }
   }
 }
 
@@ -277,15 +422,20 @@ TEST_F(WideMatmulTest, NormsLeaveRowsPacked) {
 }
 
 TEST_F(WideMatmulTest, RepeatsItsBits) {
-  const Weights w = MakeWeights(DType::kQ4_K, 3000, 1024);
-  const Input in = MakeInput(700, 1024);
-  std::vector<float> first;
-  for (int i = 0; i < 20; ++i) {
-    const auto y = Poisoned<float>(700 * 3000);
-    ASSERT_TRUE(cuda::WideMatmul({{w.tiles}}, in.packed, false, y.as(), 3000, stream()).ok());
-    const std::vector<float> got = Download(y);
-    if (i == 0) first = got;
-    ASSERT_TRUE(std::memcmp(got.data(), first.data(), got.size() * sizeof(float)) == 0);
+  const Weights w = MakeWeights(DType::kQ4_K, 3000, 1280);
+  for (int64_t n : {700, 32, 64}) {
+    const Input in = MakeInput(n, 1280);
+    std::vector<float> first;
+    for (int i = 0; i < 20; ++i) {
+      const auto y = Poisoned<float>(static_cast<size_t>(n) * 3000);
+      // Several under way, each beginning before the one before has ended.
+      for (int j = 0; j < 4; ++j) {
+        ASSERT_TRUE(cuda::WideMatmul({{w.tiles}}, in.packed, false, y.as(), 3000, stream()).ok());
+      }
+      const std::vector<float> got = Download(y);
+      if (i == 0) first = got;
+      ASSERT_TRUE(std::memcmp(got.data(), first.data(), got.size() * sizeof(float)) == 0);
+    }
   }
 }
 
@@ -295,6 +445,24 @@ TEST(WideTokensTest, FewestRounds) {
   EXPECT_EQ(cuda::BestWideTokens(40, 512, 66), 176);
   EXPECT_EQ(cuda::BestWideTokens(224, 512, 66), 256);
   EXPECT_EQ(cuda::BestWideTokens(16, 512, 66), 128);
+}
+
+// Rounds of 66 clusters, of what a cluster reads in each.
+TEST(NarrowChoiceTest, CountsRoundsAndRowsOfX) {
+  auto cost = [](int rows, int n, int parts, bool swiglu) {
+    const int of_cluster = (cuda::NarrowHalves(parts, swiglu) ? 64 : 128) * parts;
+    return cuda::NarrowCost((rows + of_cluster - 1) / of_cluster, n, parts,
+                            cuda::NarrowHalves(parts, swiglu), 66);
+  };
+  // 70B's output and down matrices: each block half the columns of 128 rows.
+  EXPECT_LT(cost(8192, 32, 2, false), cost(8192, 32, 1, false));
+  EXPECT_LT(cost(8192, 32, 2, false), cost(8192, 32, 4, false));
+  // Query, key and value.
+  EXPECT_LT(cost(10240, 32, 1, false), cost(10240, 32, 2, false));
+  EXPECT_LT(cost(10240, 64, 2, false), cost(10240, 64, 4, false));
+  // The vocabulary, and gate and up.
+  EXPECT_LT(cost(128256, 32, 4, false), cost(128256, 32, 2, false));
+  EXPECT_LT(cost(57344, 32, 4, true), cost(57344, 32, 2, true));
 }
 
 }  // namespace

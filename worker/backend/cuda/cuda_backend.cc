@@ -15,6 +15,7 @@
 #include "kernels/cuda/status.h"
 #include "kernels/elementwise_cuda.h"
 #include "kernels/matmul_cuda.h"
+#include "kernels/narrow_choice.h"
 #include "kernels/norm_cuda.h"
 #include "kernels/rope.h"
 #include "kernels/rope_cuda.h"
@@ -192,6 +193,8 @@ class CudaBackend : public Backend {
   cuda::MatmulInput InputOf(const Activations& x) const;
   cuda::DeferredNorm NormRoom(int which) const;
   WideRows WideRowsOf(const Activations& x) const;
+  // Whether a product with `matrix_rows` weight rows goes to wide_.
+  bool UsesWide(const Activations& x, int64_t matrix_rows) const;
   absl::Status MakePrefill();
   absl::Status Multiply(const Activations& x, WeightsId weights, bool accumulate, FloatView out);
   absl::Status GatedMany(const Activations& x, WeightsId weights, FloatView gate_up,
@@ -424,7 +427,9 @@ absl::Status CudaBackend::RmsNorm(FloatView hidden, const float* weight,
                                   const Activations& normed) {
   auto* out = static_cast<__half*>(normed.data);
   norm_ = {};
-  normed_packed_ = wide_ && hidden.rows > kGpuSmallBatchTokens && cuda::RmsNormPacks(hidden.cols);
+  // All that read these rows then take them packed.
+  normed_packed_ =
+      wide_ && hidden.rows >= cuda::kLeastNarrowRows && cuda::RmsNormPacks(hidden.cols);
   if (normed_packed_) {
     return cuda::RmsNormPacked(hidden.data, hidden.stride, weight, model_.norm_epsilon,
                                {out, hidden.rows, hidden.cols}, stream());
@@ -454,9 +459,14 @@ WideRows CudaBackend::WideRowsOf(const Activations& x) const {
   return {static_cast<const __half*>(x.data), x.rows, x.cols, x.stride, packed};
 }
 
+bool CudaBackend::UsesWide(const Activations& x, int64_t matrix_rows) const {
+  return wide_ && (x.rows > kGpuSmallBatchTokens || WideRowsOf(x).packed ||
+                   cuda::NarrowIsFaster(matrix_rows, x.rows, false));
+}
+
 absl::Status CudaBackend::Multiply(const Activations& x, WeightsId weights, bool accumulate,
                                    FloatView out) {
-  if (x.rows > kGpuSmallBatchTokens && wide_) {
+  if (UsesWide(x, out.cols)) {
     return wide_->Multiply(weights.value, WideRowsOf(x), accumulate, out.data, out.stride, stream());
   }
   if (x.rows > kGpuSmallBatchTokens) {
@@ -508,7 +518,16 @@ absl::Status CudaBackend::GatedMatmul(const Activations& x, WeightsId weights, F
   if (x.rows > kGpuSmallBatchTokens) return GatedMany(x, weights, gate_up, out);
   const PlacedGroup& group = groups_[static_cast<size_t>(weights.value)];
   auto* to = static_cast<__half*>(out.data);
-  if (group.runs[0].tiles.dtype == group.runs.back().tiles.dtype) {
+  if (UsesWide(x, group.rows) && wide_->TakesNarrowGated(weights.value)) {
+    // Down reads them, and has as many rows as a hidden state has values.
+    act_packed_ = cuda::NarrowIsFaster(model_.d_model, x.rows, true);
+    if (!act_packed_) {
+      return wide_->NarrowGatedMultiply(weights.value, WideRowsOf(x), to, out.stride, stream());
+    }
+    const cuda::PackedRows packed = {to, x.rows, group.part_rows[0]};
+    return wide_->NarrowGatedMultiply(weights.value, WideRowsOf(x), packed, stream());
+  }
+  if (!WideRowsOf(x).packed && group.runs[0].tiles.dtype == group.runs.back().tiles.dtype) {
     MILLRACE_ASSIGN_OR_RETURN(const WeightLease lease, Bring(weights.value, stream()));
     const auto [gate, up] = GateAndUp(group);
     return cuda::SmallMatmulSwiGlu(gate, up, InputOf(x), to, out.stride, stream());

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/deferred_norm_cuda.h"
+#include "kernels/narrow_choice.h"
 #include "proto/device_layout.h"
 #include "worker/activation_arena.h"
 
@@ -83,7 +84,7 @@ GpuActivationLayout LayOutGpuActivations(const ModelSpec& model, int max_pass_to
   if (products == LargeProducts::kDequantized) {
     if (large) out.dequantized_bytes = std::min(widths.fused_matrix * kF16, kMostDequantized);
     out.cublas_bytes = kCublasWorkspace;
-  } else if (large) {
+  } else if (max_pass_tokens >= cuda::kLeastNarrowRows) {
     out.packed_bytes = std::min(HalfRows(n, std::max({d, widths.q, widths.ff})), kMostPacked);
   }
   for (size_t& buffer : out.dequantized) buffer = bump.Take(out.dequantized_bytes);

@@ -30,13 +30,13 @@ struct GpuActivationLayout {
   size_t gate_up = 0;  // [n, 2 d_ff] f32
   size_t act = 0;      // [n, d_ff] f16, as normed
   // Where large passes dequantise: two buffers, each for the largest fused matrix as f16 or 256 MiB
-  // of it, and the matrix library's workspace. The head is not among the matrices: its at most
-  // kMaxGpuHeadRows rows never dequantise.
+  // of it (none where n <= kGpuSmallBatchTokens), and the matrix library's workspace. The head is
+  // not among the matrices: its at most kMaxGpuHeadRows rows never dequantise.
   size_t dequantized[2] = {0, 0};
   size_t dequantized_bytes = 0;  // of each
   size_t cublas = 0, cublas_bytes = 0;
   // Where they do not: room for rows that come dense and have to be packed, all n of the widest or
-  // 128 MiB of them. Neither is there where n <= kGpuSmallBatchTokens.
+  // 128 MiB of them; none where n < kLeastNarrowRows (kernels/narrow_choice.h).
   size_t packed = 0, packed_bytes = 0;
   size_t attention = 0, attention_bytes = 0;  // workspace of split attention
   size_t meta = 0, meta_bytes = 0;            // tokens, positions, segments of a pass

@@ -14,6 +14,12 @@ std::vector<cuda::WideMatrix> MatricesOf(const PlacedGroup& group) {
   return matrices;
 }
 
+// Two matrices of the same size without biases.
+bool IsGated(const PlacedGroup& group) {
+  return group.part_rows.size() == 2 && group.part_rows[0] == group.part_rows[1] &&
+         group.runs[0].bias == nullptr && group.runs.back().bias == nullptr;
+}
+
 }  // namespace
 
 int64_t WidePrefill::RowsAtOnce(int64_t cols) const {
@@ -49,9 +55,7 @@ absl::Status WidePrefill::Multiply(int index, const WideRows& x, bool accumulate
 
 bool WidePrefill::TakesGated(int index, const WideRows& x) const {
   const PlacedGroup& group = (*groups_)[static_cast<size_t>(index)];
-  return group.part_rows.size() == 2 && group.part_rows[0] == group.part_rows[1] &&
-         group.part_rows[0] % 32 == 0 && group.runs[0].bias == nullptr &&
-         group.runs.back().bias == nullptr &&
+  return IsGated(group) && group.part_rows[0] % 32 == 0 &&
          cuda::WideSwiGluTakes(group.runs[0].tiles.dtype, group.runs.back().tiles.dtype) &&
          (x.packed || x.n <= RowsAtOnce(x.cols));
 }
@@ -62,6 +66,29 @@ absl::Status WidePrefill::GatedMultiply(int index, const WideRows& x, const cuda
   MILLRACE_ASSIGN_OR_RETURN(const cuda::PackedRows packed, Pack(x, stream));
   const auto [gate, up] = GateAndUp((*groups_)[static_cast<size_t>(index)]);
   return cuda::WideMatmulSwiGlu(gate, up, packed, out, stream);
+}
+
+bool WidePrefill::TakesNarrowGated(int index) const {
+  const PlacedGroup& group = (*groups_)[static_cast<size_t>(index)];
+  return IsGated(group) && group.part_rows[0] % 32 == 0 &&
+         group.runs[0].tiles.dtype == group.runs.back().tiles.dtype;
+}
+
+absl::Status WidePrefill::NarrowGatedMultiply(int index, const WideRows& x,
+                                              const cuda::PackedRows& out,
+                                              cuda::StreamView stream) {
+  MILLRACE_ASSIGN_OR_RETURN(const WeightLease lease, bring_(index, stream));
+  MILLRACE_ASSIGN_OR_RETURN(const cuda::PackedRows packed, Pack(x, stream));
+  const auto [gate, up] = GateAndUp((*groups_)[static_cast<size_t>(index)]);
+  return cuda::NarrowMatmulSwiGlu(gate, up, packed, out, stream);
+}
+
+absl::Status WidePrefill::NarrowGatedMultiply(int index, const WideRows& x, __half* out,
+                                              int64_t ldo, cuda::StreamView stream) {
+  MILLRACE_ASSIGN_OR_RETURN(const WeightLease lease, bring_(index, stream));
+  MILLRACE_ASSIGN_OR_RETURN(const cuda::PackedRows packed, Pack(x, stream));
+  const auto [gate, up] = GateAndUp((*groups_)[static_cast<size_t>(index)]);
+  return cuda::NarrowMatmulSwiGlu(gate, up, packed, out, ldo, stream);
 }
 
 }  // namespace millrace

@@ -1,5 +1,5 @@
-// WidePrefill: products with many activation rows where the GPU has warpgroup tensor cores
-// (kernels/wide_matmul_cuda.h): weights are read as they are, activations packed.
+// WidePrefill: products with several or many activation rows where the GPU has warpgroup tensor
+// cores (kernels/wide_matmul_cuda.h): weights are read as they are, activations packed.
 #ifndef MILLRACE_WORKER_BACKEND_CUDA_WIDE_PREFILL_H_
 #define MILLRACE_WORKER_BACKEND_CUDA_WIDE_PREFILL_H_
 
@@ -42,6 +42,12 @@ class WidePrefill {
   // out = silu(x gate^T) * (x up^T), packed, of a group of gate and up.
   absl::Status GatedMultiply(int index, const WideRows& x, const cuda::PackedRows& out,
                              cuda::StreamView stream);
+  // Those of at most kMostNarrowRows rows; the second is not packed: rows ldo halves apart.
+  bool TakesNarrowGated(int index) const;
+  absl::Status NarrowGatedMultiply(int index, const WideRows& x, const cuda::PackedRows& out,
+                                   cuda::StreamView stream);
+  absl::Status NarrowGatedMultiply(int index, const WideRows& x, __half* out, int64_t ldo,
+                                   cuda::StreamView stream);
 
  private:
   // Most rows that `room_` holds packed.

@@ -86,7 +86,8 @@ TEST(GpuMemoryTest, OnlyLargePassesDequantiseOrPack) {
   EXPECT_EQ(at(64, LargeProducts::kDequantized).dequantized_bytes, 0u);
   EXPECT_EQ(at(65, LargeProducts::kDequantized).dequantized_bytes, size_t{2} * 28672 * 4096);
   EXPECT_EQ(at(65, LargeProducts::kDequantized).packed_bytes, 0u);
-  EXPECT_EQ(at(64, LargeProducts::kDirect).packed_bytes, 0u);
+  EXPECT_EQ(at(16, LargeProducts::kDirect).packed_bytes, 0u);
+  EXPECT_EQ(at(17, LargeProducts::kDirect).packed_bytes, size_t{2} * 24 * 14336);
   EXPECT_EQ(at(65, LargeProducts::kDirect).packed_bytes, size_t{2} * 72 * 14336);
   EXPECT_EQ(at(65536, LargeProducts::kDirect).packed_bytes, size_t{128} << 20);
   EXPECT_EQ(at(65, LargeProducts::kDirect).dequantized_bytes, 0u);
