@@ -10,16 +10,17 @@ namespace millrace::cuda {
 inline constexpr int64_t kLeastNarrowRows = 17;
 
 // Whether the narrow kernel takes less than SmallMatmul for a matrix of so many rows. `packed`: x
-// costs nothing to have packed; else that is a launch of its own. Microseconds on an H200, small
-// kernel and narrow one as it was before blocks halved columns and four row tiles shared x:
-//   gate and up [57344, 8192], q4_K: 17 rows 144, 121; 32: 147, 123; 48: 263, 173; 64: 295, 179
-//     q6_K 32: 207, 134; q8_0 32: 226, 160; f16 32: 242, 240; f16 64: 464, 243
-//   query, key, value [10240, 8192], q4_K 32: 43, 37; 64: 70, 46; q6_K 32: 52, 40
-//   output [8192, 8192], q4_K 32: 25, 31; 64: 51, 44
-//   down [8192, 28672], q4_K 32: 75, 86; 64: 131, 142
+// costs nothing to have packed; else that is a launch of its own, 2 to 3 microseconds. Microseconds
+// on an H200, small kernel and narrow one as it is cut there:
+//   gate and up [57344, 8192], q4_K: 17 rows 146, 116; 32: 149, 116; 64: 297, 145
+//     q6_K 17: 184, 129; 32: 209, 128; 64: 307, 160
+//   query, key, value [10240, 8192], q4_K: 17: 42, 32; 32: 43, 33; 64: 68, 47; q6_K 32: 52, 35
+//   output [8192, 8192], q4_K: 17: 25, 23; 32: 26, 24; 64: 50, 27
+//   down [8192, 28672], q4_K: 17: 75, 62; 32: 76, 62; 64: 131, 72; q6_K 32: 94, 67
+//   head [128256, 8192], q6_K 32: 478, 263
 constexpr bool NarrowIsFaster(int64_t rows, int64_t n, bool packed) {
   if (n < kLeastNarrowRows) return false;
-  return n > 32 || rows > (packed ? 8192 : 16384);
+  return packed || n > 32 || rows > 8192;
 }
 
 // What a product takes on `clusters` clusters, to be compared with the same product cut otherwise.

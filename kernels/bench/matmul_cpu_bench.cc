@@ -23,6 +23,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "kernels/bench/cpu_read_ceiling.h"
+#include "kernels/bench/random_weights.h"
 #include "kernels/fp16.h"
 #include "kernels/matmul.h"
 #include "proto/status_macros.h"
@@ -55,29 +56,6 @@ absl::Span<std::byte> MapPages(int64_t bytes, bool huge) {
   return {static_cast<std::byte*>(p), static_cast<size_t>(bytes)};
 }
 
-// Offsets of a block's f16 fields; any other byte may be anything.
-std::vector<int> HalfFieldsOf(DType dtype) {
-  switch (dtype) {
-    case DType::kQ8_0:
-    case DType::kQ4_0:
-    case DType::kQ5_0:
-      return {0};
-    case DType::kQ4_1:
-    case DType::kQ5_1:
-    case DType::kQ4_K:
-    case DType::kQ5_K:
-      return {0, 2};
-    case DType::kQ6_K:
-      return {208};
-    case DType::kQ3_K:
-      return {108};
-    case DType::kQ2_K:
-      return {80, 82};
-    default:
-      return {};
-  }
-}
-
 // A few MiB of valid random blocks, whole blocks only; the buffer repeats them.
 std::vector<std::byte> Pattern(DType dtype) {
   const DTypeInfo& info = Info(dtype);
@@ -95,7 +73,7 @@ std::vector<std::byte> Pattern(DType dtype) {
   }
   std::uniform_real_distribution<float> scale(-0.02f, 0.02f);
   for (size_t at = 0; info.quantized && at < bytes.size(); at += static_cast<size_t>(block)) {
-    for (int field : HalfFieldsOf(dtype)) {
+    for (int field : HalfFields(dtype)) {
       const uint16_t h = FloatToHalf(scale(rng));
       std::memcpy(&bytes[at + static_cast<size_t>(field)], &h, 2);
     }

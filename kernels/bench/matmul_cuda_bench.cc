@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/bench/random_weights.h"
 #include "kernels/bench/read_ceiling.h"
 #include "kernels/cuda/buffers.h"
 #include "kernels/cuda/event.h"
@@ -25,7 +26,6 @@
 #include "kernels/weight_tiles_cuda.h"
 #include "kernels/wide_matmul_cuda.h"
 #include "proto/status_macros.h"
-#include "tests/kernels/kernel_testing.h"
 
 namespace millrace {
 namespace {

@@ -108,7 +108,7 @@ TEST_F(CudaBackendTest, SamplingOnTheDeviceIsRepeatable) {
 }
 
 TEST_F(CudaBackendTest, BudgetIsRefusedAloud) {
-  const auto engine = TryEngine(model_, {}, 100_MiB);
+  const auto engine = TryEngine(model_, {}, 64_MiB);
   ASSERT_FALSE(engine.ok());
   EXPECT_EQ(engine.status().code(), absl::StatusCode::kResourceExhausted) << engine.status();
 }
