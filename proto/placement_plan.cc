@@ -1,5 +1,6 @@
 #include "proto/placement_plan.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "absl/strings/str_format.h"
@@ -42,6 +43,33 @@ absl::string_view PurposeName(Purpose purpose) {
       return "stream ring";
   }
   return "?";
+}
+
+int CpuUnits(const BlockPlacement& block, int tokens, int d_ff) {
+  if (tokens <= block.host_route_max_tokens) return d_ff;
+  for (const CpuShare& share : block.cpu_shares) {
+    if (tokens <= share.max_tokens) return share.units;
+  }
+  return 0;
+}
+
+int LeastCpuUnits(const BlockPlacement& block, int max_pass_tokens, int d_ff) {
+  int least = CpuUnits(block, max_pass_tokens, d_ff);
+  for (const CpuShare& share : block.cpu_shares) {
+    const int tokens = std::min(share.max_tokens, max_pass_tokens);
+    least = std::min(least, CpuUnits(block, tokens, d_ff));
+  }
+  return least;
+}
+
+int LargestCpuPass(const BlockPlacement& block, int max_pass_tokens) {
+  int before = std::min(block.host_route_max_tokens, max_pass_tokens), largest = before;
+  for (const CpuShare& share : block.cpu_shares) {
+    const int tokens = std::min(share.max_tokens, max_pass_tokens);
+    if (share.units > 0 && tokens > before) largest = tokens;
+    before = tokens;
+  }
+  return largest;
 }
 
 std::string FingerprintOf(const ModelSpec& model) {

@@ -55,7 +55,7 @@ struct GroupLayout {
 GroupLayout LayOutGroup(absl::Span<const HostTensor> matrices);
 
 // The power of two that brings the largest magnitude of BF16 and F32 matrices into [2^14, 2^15); 1
-// for other types and for zeros.
+// for other types and for zeros. Of some columns of a matrix: of the bytes around them too.
 float TileMultiplier(absl::Span<const HostTensor> matrices);
 
 }  // namespace millrace
