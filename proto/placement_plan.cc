@@ -45,26 +45,26 @@ absl::string_view PurposeName(Purpose purpose) {
   return "?";
 }
 
-int CpuUnits(const BlockPlacement& block, int tokens, int d_ff) {
-  if (tokens <= block.host_route_max_tokens) return d_ff;
-  for (const CpuShare& share : block.cpu_shares) {
+int CpuWork::Units(int tokens, int d_ff) const {
+  if (tokens <= host_route_max_tokens) return d_ff;
+  for (const CpuShare& share : shares) {
     if (tokens <= share.max_tokens) return share.units;
   }
   return 0;
 }
 
-int LeastCpuUnits(const BlockPlacement& block, int max_pass_tokens, int d_ff) {
-  int least = CpuUnits(block, max_pass_tokens, d_ff);
-  for (const CpuShare& share : block.cpu_shares) {
+int CpuWork::LeastUnits(int max_pass_tokens, int d_ff) const {
+  int least = Units(max_pass_tokens, d_ff);
+  for (const CpuShare& share : shares) {
     const int tokens = std::min(share.max_tokens, max_pass_tokens);
-    least = std::min(least, CpuUnits(block, tokens, d_ff));
+    least = std::min(least, Units(tokens, d_ff));
   }
   return least;
 }
 
-int LargestCpuPass(const BlockPlacement& block, int max_pass_tokens) {
-  int before = std::min(block.host_route_max_tokens, max_pass_tokens), largest = before;
-  for (const CpuShare& share : block.cpu_shares) {
+int CpuWork::LargestPass(int max_pass_tokens) const {
+  int before = std::min(host_route_max_tokens, max_pass_tokens), largest = before;
+  for (const CpuShare& share : shares) {
     const int tokens = std::min(share.max_tokens, max_pass_tokens);
     if (share.units > 0 && tokens > before) largest = tokens;
     before = tokens;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "proto/bytes.h"
 #include "proto/cluster_spec.h"
 #include "proto/dtype.h"
@@ -122,14 +123,22 @@ struct PlacementPlan {
 
 absl::string_view PurposeName(Purpose purpose);
 
-// Of a host-homed feed-forward block of a GPU stage with `d_ff` units:
-// those that the CPU computes in a pass of `tokens`;
-int CpuUnits(const BlockPlacement& block, int tokens, int d_ff);
-// the fewest that it computes in any pass of up to `max_pass_tokens`: no more than the others ever
-// stream;
-int LeastCpuUnits(const BlockPlacement& block, int max_pass_tokens, int d_ff);
-// and the largest pass of up to `max_pass_tokens` in which it computes any; 0: none.
-int LargestCpuPass(const BlockPlacement& block, int max_pass_tokens);
+// What the CPU computes of a host-homed feed-forward block of a GPU stage with `d_ff` units: views of a
+// BlockPlacement's two fields.
+struct CpuWork {
+  int host_route_max_tokens = 0;
+  absl::Span<const CpuShare> shares = {};
+
+  // Units in a pass of `tokens`.
+  int Units(int tokens, int d_ff) const;
+  // The fewest units of any pass of up to `max_pass_tokens`: no more than the others ever stream.
+  int LeastUnits(int max_pass_tokens, int d_ff) const;
+  // The largest pass of up to `max_pass_tokens` in which the CPU computes any; 0: none.
+  int LargestPass(int max_pass_tokens) const;
+};
+inline CpuWork CpuWorkOf(const BlockPlacement& block) {
+  return {block.host_route_max_tokens, block.cpu_shares};
+}
 
 struct ModelSpec;
 // 16 hex digits over the architecture, dimensions, tensor names, types, shapes and sizes. Equal for

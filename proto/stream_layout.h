@@ -17,7 +17,7 @@
 //    and head blocks always stream. A host-homed embedding is looked up by the CPU: rows are
 //    gathered there and [n, d_model] f32 are copied up. It takes nothing on the device.
 //    In passes that a share of BlockPlacement::cpu_shares is for, the CPU computes the first units of
-//    the block (CpuUnits) and the groups are slices: rows [units, d_ff) of gate and up, columns
+//    the block (CpuWork) and the groups are slices: rows [units, d_ff) of gate and up, columns
 //    [units, d_ff) of down, laid out and streamed as if they were matrices of their own.
 // 6. A block homed on disk is streamed in every pass, like one in host memory that takes no host
 // route.

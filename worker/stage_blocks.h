@@ -2,7 +2,7 @@
 // pass through them.
 //
 // A block is resident on the stage's device, or its weights are in host memory. Then, by the size of the
-// pass (CpuUnits), the CPU computes it, or its weights are streamed to the device, or the CPU computes
+// pass (CpuWork), the CPU computes it, or its weights are streamed to the device, or the CPU computes
 // its first units while the device computes the others from streamed slices, and the device adds the
 // two. Between a device and the CPU the residual stream changes hands, and such a part of a block's sum;
 // nothing else does.
@@ -65,7 +65,7 @@ class StageBlocks {
   };
   // Those that the CPU computes in a pass of `tokens`.
   static int CpuUnitsOf(const Loaded& block, int tokens) {
-    return block.d_ff > 0 ? CpuUnits(block.placement, tokens, block.d_ff) : 0;
+    return block.d_ff > 0 ? CpuWorkOf(block.placement).Units(tokens, block.d_ff) : 0;
   }
   static bool OnCpu(const Loaded& block, int tokens) {
     return block.d_ff > 0 && CpuUnitsOf(block, tokens) == block.d_ff;

@@ -152,7 +152,7 @@ absl::Status Runner::MakeHostRoute(const PlacementPlan& plan, const StageOptions
   int most = -1;
   for (const BlockPlacement& b : plan.blocks) {
     if (b.stage != stage_ || b.home == Home::kDevice) continue;
-    const int tokens = LargestCpuPass(b, max_pass_tokens_);
+    const int tokens = CpuWorkOf(b).LargestPass(max_pass_tokens_);
     if (tokens > 0 || b.block == 0) most = std::max(most, tokens);
   }
   if (most < 0) return absl::OkStatus();

@@ -130,27 +130,27 @@ TEST(ConvertTest, PlansOfVersionOneAreReadAsTheyAre) {
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_EQ(plan->format_version, 1);
   EXPECT_TRUE(plan->blocks[2].cpu_shares.empty());
-  EXPECT_EQ(CpuUnits(plan->blocks[2], 3, 1024), 1024);
-  EXPECT_EQ(CpuUnits(plan->blocks[2], 4, 1024), 0);
+  EXPECT_EQ(CpuWorkOf(plan->blocks[2]).Units(3, 1024), 1024);
+  EXPECT_EQ(CpuWorkOf(plan->blocks[2]).Units(4, 1024), 0);
 }
 
-TEST(CpuUnitsTest, GoByTheSizeOfThePass) {
+TEST(CpuWorkTest, GoesByTheSizeOfThePass) {
   BlockPlacement block;
-  EXPECT_EQ(CpuUnits(block, 1, 1024), 0);
+  EXPECT_EQ(CpuWorkOf(block).Units(1, 1024), 0);
   block.host_route_max_tokens = 2;
   block.cpu_shares = {{8, 768}, {32, 0}, {64, 256}};
-  EXPECT_EQ(CpuUnits(block, 1, 1024), 1024);
-  EXPECT_EQ(CpuUnits(block, 3, 1024), 768);
-  EXPECT_EQ(CpuUnits(block, 8, 1024), 768);
-  EXPECT_EQ(CpuUnits(block, 9, 1024), 0);
-  EXPECT_EQ(CpuUnits(block, 64, 1024), 256);
-  EXPECT_EQ(CpuUnits(block, 65, 1024), 0);
-  EXPECT_EQ(LeastCpuUnits(block, 2, 1024), 1024);
-  EXPECT_EQ(LeastCpuUnits(block, 5, 1024), 768);
-  EXPECT_EQ(LeastCpuUnits(block, 64, 1024), 0);
-  EXPECT_EQ(LargestCpuPass(block, 5), 5);
-  EXPECT_EQ(LargestCpuPass(block, 20), 8);
-  EXPECT_EQ(LargestCpuPass(block, 512), 64);
+  EXPECT_EQ(CpuWorkOf(block).Units(1, 1024), 1024);
+  EXPECT_EQ(CpuWorkOf(block).Units(3, 1024), 768);
+  EXPECT_EQ(CpuWorkOf(block).Units(8, 1024), 768);
+  EXPECT_EQ(CpuWorkOf(block).Units(9, 1024), 0);
+  EXPECT_EQ(CpuWorkOf(block).Units(64, 1024), 256);
+  EXPECT_EQ(CpuWorkOf(block).Units(65, 1024), 0);
+  EXPECT_EQ(CpuWorkOf(block).LeastUnits(2, 1024), 1024);
+  EXPECT_EQ(CpuWorkOf(block).LeastUnits(5, 1024), 768);
+  EXPECT_EQ(CpuWorkOf(block).LeastUnits(64, 1024), 0);
+  EXPECT_EQ(CpuWorkOf(block).LargestPass(5), 5);
+  EXPECT_EQ(CpuWorkOf(block).LargestPass(20), 8);
+  EXPECT_EQ(CpuWorkOf(block).LargestPass(512), 64);
 }
 
 TEST(ConvertTest, BadPlanFieldsAreNamed) {

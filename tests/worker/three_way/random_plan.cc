@@ -14,9 +14,9 @@ namespace {
 
 // The units of a feed-forward block that the CPU computes in some passes, whole blocks left out.
 std::vector<int> CutsOf(const PlacementPlan& plan, const BlockPlacement& placement, int d_ff) {
-  std::set<int> cuts = {CpuUnits(placement, plan.max_pass_tokens, d_ff)};
+  std::set<int> cuts = {CpuWorkOf(placement).Units(plan.max_pass_tokens, d_ff)};
   for (const CpuShare& share : placement.cpu_shares) {
-    cuts.insert(CpuUnits(placement, std::min(share.max_tokens, plan.max_pass_tokens), d_ff));
+    cuts.insert(CpuWorkOf(placement).Units(std::min(share.max_tokens, plan.max_pass_tokens), d_ff));
   }
   cuts.erase(d_ff);
   return {cuts.begin(), cuts.end()};
@@ -128,7 +128,7 @@ void MoveToHost(std::mt19937_64& rng, const ModelSpec& model, PlacementPlan& pla
 
 bool HasCpuBlocks(const PlacementPlan& plan) {
   return std::any_of(plan.blocks.begin(), plan.blocks.end(), [](const BlockPlacement& b) {
-    return b.home == Home::kHost && b.block > 0 && LargestCpuPass(b, INT_MAX) > 0;
+    return b.home == Home::kHost && b.block > 0 && CpuWorkOf(b).LargestPass(INT_MAX) > 0;
   });
 }
 
