@@ -7,12 +7,13 @@
 namespace millrace {
 namespace {
 
-constexpr int kShares = 28;  // of a block
+// A block's units in steps of the search, and about how many cuts a block has.
+constexpr int kShares = 112, kCuts = 28;
 
-// Of a pass size: every how many blocks are split (0: none), after how many shares.
+// Of a pass size: every how many blocks are split (0: none), and where on average.
 struct Cut {
   int every = 0;
-  int share = 0;
+  int share = 0;  // of kShares
   double seconds = 0;
 };
 
@@ -31,7 +32,11 @@ class Splitter {
     for (int b = stage.first; b < stage.end; ++b) {
       const size_t i = static_cast<size_t>(b - stage.first);
       if (!whole.host_home[i] || whole.OnDisk(i)) continue;
-      if (stage.memory.Units(b) >= 2 * CutGrain(stage.memory.Units(b))) blocks_.push_back(i);
+      if (stage.memory.Units(b) == 0) continue;
+      const int grain = CutGrain(stage.problem.model, stage.memory.blocks()[b]);
+      if (stage.memory.Units(b) < 2 * grain) continue;
+      blocks_.push_back(i);
+      grains_.push_back(grain);
     }
   }
 
@@ -57,15 +62,21 @@ class Splitter {
     return SteadyStagePass(stage_, offload, pass).seconds;
   }
 
-  // At which unit the cut goes through each of blocks_; 0: the block streams.
+  // At which unit the cut goes through each of blocks_; 0: the block streams. What one block's grain
+  // gives too much or too little the next one makes up for.
   std::vector<int> UnitsAt(const Cut& cut) const {
     const int count = static_cast<int>(blocks_.size());
     const std::vector<bool> split = SpreadEvenly(count, (count + cut.every - 1) / cut.every);
     std::vector<int> units;
+    double owed = 0;  // shares of a block
     for (size_t k = 0; k < blocks_.size(); ++k) {
-      const int all = UnitsOf(blocks_[k]), grain = CutGrain(all);
-      const int near = static_cast<int>((int64_t{all} * cut.share / kShares + grain / 2) / grain);
-      units.push_back(split[k] ? std::clamp(near, 1, (all - 1) / grain) * grain : 0);
+      const int all = UnitsOf(blocks_[k]), grain = grains_[k];
+      units.push_back(0);
+      if (!split[k]) continue;
+      owed += static_cast<double>(cut.share) / kShares;
+      const int near = static_cast<int>(owed * all / grain + 0.5);
+      units.back() = std::clamp(near, 1, (all - 1) / grain) * grain;
+      owed -= static_cast<double>(units.back()) / all;
     }
     return units;
   }
@@ -91,12 +102,16 @@ class Splitter {
       const double worth = every > best.every ? 0.99 : 1 - 1e-9;
       if (best.every == 0 || cut.seconds < best.seconds * worth) best = cut;
     };
-    for (int share = 2; share < kShares; share += 4) consider(1, share);
-    const int near = best.share;
-    for (int d : {-2, -1, 1, 2}) consider(1, near + d);
+    constexpr int kCoarse = kShares / 7;
+    for (int share = kCoarse / 2; share < kShares; share += kCoarse) consider(1, share);
+    for (int step : {kCoarse / 2, kCoarse / 4, kCoarse / 8}) {
+      const int near = best.share;
+      consider(1, near - step);
+      consider(1, near + step);
+    }
     const int one = best.share;
     for (int every : {2, 4}) {
-      for (int d = -2; d <= 2; ++d) consider(every, one * every + d);
+      for (int d = -2; d <= 2; ++d) consider(every, one * every + d * kCoarse / 4);
     }
     return best;
   }
@@ -136,13 +151,21 @@ class Splitter {
   const StageOffload& whole_;
   std::vector<Rung> rungs_;
   std::vector<size_t> blocks_;  // of the run, that may be split
+  std::vector<int> grains_;     // of those
 };
 
 }  // namespace
 
-int CutGrain(int d_ff) {
-  const int even = (d_ff + kShares - 1) / kShares;
-  return std::max(1, (even + kUnitGrain - 1) / kUnitGrain) * kUnitGrain;
+int CutGrain(const ModelSpec& model, const Block& block) {
+  constexpr int kFewest = 8, kAligned = 16;
+  const int d_ff = model.layers[static_cast<size_t>(block.layer)].d_ff;
+  const int even = (d_ff + kCuts - 1) / kCuts;
+  const int grain = std::max(1, (even + kUnitGrain - 1) / kUnitGrain) * kUnitGrain;
+  const DType down = model.tensors[model.FindTensor(TensorRole::kFfnDown, block.layer)].dtype;
+  for (int wide = grain; wide * kFewest <= d_ff; wide += grain) {
+    if (RowBytes(down, wide).count() % kAligned == 0) return wide;
+  }
+  return grain;
 }
 
 StageOffload ChooseShares(const StageView& stage, const StageOffload& whole) {

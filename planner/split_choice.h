@@ -11,13 +11,14 @@ namespace millrace {
 // simulator knows only roughly, and its sums are taken in another order.
 inline constexpr double kSplitWorth = 0.97;
 
-// Units that a block of `d_ff` can be cut at are multiples of this, about 28 to a block: a multiple of
-// kUnitGrain.
-int CutGrain(int d_ff);
+// A feed-forward block is cut at multiples of this many units, a multiple of kUnitGrain: about 28 to a
+// block, or as few as eight where streamed columns of its down matrix then begin at multiples of 16 bytes
+// (eight super-blocks of Q6_K), as copy engines like their rows.
+int CutGrain(const ModelSpec& model, const Block& block);
 
 // `whole` has homes, ring and routes, and no shares. For each pass size of the ladder of ChooseRoutes
 // the simulator compares it with splits: all choosable blocks (or every second or fourth, the others
-// streamed) cut at the same share of their units, at about eleven shares near the best. With
+// streamed) cut at the same share of their units on average, tried at some dozen shares near the best. With
 // RoutePolicy::kAuto a split is taken where it is better by kSplitWorth, with kSplit where it is better
 // than streaming everything. What is on disk, or has fewer than two cuts, keeps its route.
 StageOffload ChooseShares(const StageView& stage, const StageOffload& whole);

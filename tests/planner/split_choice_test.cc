@@ -63,11 +63,19 @@ int64_t CpuUnits(const PlacementPlan& plan, int tokens) {
   return units;
 }
 
-TEST(CutGrainTest, IsAMultipleOfTheUnitGrain) {
-  EXPECT_EQ(CutGrain(28672), 1024);
-  EXPECT_EQ(CutGrain(14336), 512);
-  EXPECT_EQ(CutGrain(768), 256);
-  EXPECT_EQ(CutGrain(256), 256);
+TEST(CutGrainTest, ColumnsBeginAtMultiplesOf16BytesWhereThereIsAChoice) {
+  ModelSpec m = Llama70B();
+  const std::vector<Block> blocks = BlocksOf(m);
+  EXPECT_EQ(CutGrain(m, blocks[2]), 2048) << "Q6_K";
+  EXPECT_EQ(CutGrain(m, blocks[4]), 1024) << "Q4_K";
+  const auto grain = [&](int layer, int d_ff) {
+    m.layers[static_cast<size_t>(layer)].d_ff = d_ff;
+    return CutGrain(m, blocks[static_cast<size_t>(2 + 2 * layer)]);
+  };
+  EXPECT_EQ(grain(1, 14336), 512);
+  EXPECT_EQ(grain(0, 14336), 512) << "2048 would leave seven";
+  EXPECT_EQ(grain(1, 768), 256);
+  EXPECT_EQ(grain(1, 256), 256);
 }
 
 TEST(SplitChoiceTest, SequencesTogetherKeepLinkAndCpuBusyAtOnce) {
