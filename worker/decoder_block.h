@@ -42,7 +42,8 @@ absl::StatusOr<AttentionWeights> PlaceAttention(Backend& backend, const Model& m
 absl::StatusOr<FeedForwardWeights> PlaceFeedForward(Backend& backend, const Model& model, int layer,
                                                     Home home);
 
-// Some units of the layer, with `norm`, which is placed already. `slices` outlives the backend.
+// Some units of the layer, with `norm`, which is placed already. `slices`, for the backend's kind of
+// device, outlives the backend.
 absl::StatusOr<FeedForwardWeights> PlaceUnits(Backend& backend, const Model& model, int layer,
                                               Home home, UnitRange units, const float* norm,
                                               TensorSlices& slices);

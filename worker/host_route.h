@@ -44,7 +44,7 @@ class HostRoute {
       : model_(model), backend_(std::move(backend)) {}
 
   const Model& model_;
-  TensorSlices slices_;
+  TensorSlices slices_{TensorSlices::Use::kHost};
   std::unique_ptr<Backend> backend_;
   std::map<int, FeedForwardWeights> layers_;
   std::map<int, const float*> norms_;  // of layers with parts

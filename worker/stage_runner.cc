@@ -101,7 +101,7 @@ class Runner : public StageRunner {
   const int slots_, context_, max_pass_tokens_;
   std::unique_ptr<StageLink> next_;
   std::unique_ptr<HostWeights> host_weights_;  // null: none
-  TensorSlices slices_;  // dies after the backend
+  TensorSlices slices_{TensorSlices::Use::kDevice};  // dies after the backend
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<HostRoute> host_;     // null: nothing for the CPU to do beside a GPU
   std::optional<StageBlocks> blocks_;

@@ -15,6 +15,8 @@ struct HostTensor {
   const TensorSpec* spec = nullptr;
   absl::Span<const std::byte> bytes;
   Bytes row_stride{};  // from row to row where there are gaps between them; 0: none
+  // Biased exponent of the largest magnitude of BF16 and F32 values, or a larger one, where it is known.
+  int largest_exponent = -1;
 };
 
 }  // namespace millrace

@@ -55,8 +55,12 @@ struct GroupLayout {
 GroupLayout LayOutGroup(absl::Span<const HostTensor> matrices);
 
 // The power of two that brings the largest magnitude of BF16 and F32 matrices into [2^14, 2^15); 1
-// for other types and for zeros. Of some columns of a matrix: of the bytes around them too.
+// for other types and for zeros.
 float TileMultiplier(absl::Span<const HostTensor> matrices);
+
+// Biased exponent of the largest magnitude of a BF16 or F32 matrix; 0 for other types. Reads the matrix
+// through where it is not known.
+int LargestExponent(const HostTensor& matrix);
 
 }  // namespace millrace
 
