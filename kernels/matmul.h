@@ -1,6 +1,7 @@
 // Matmul: y[n, rows] = x[n, cols] * W[rows, cols]^T (+ bias[rows]) (+ y), FP32 accumulation.
 //
-// W is read in place, in any DType, straight from the model file's blocks. For quantised types x is
+// W is read in place, in any DType, straight from the model file's blocks; some columns of a matrix
+// (WeightView::row_stride) as well as all of them. For quantised types x is
 // first quantised to int8 blocks as long as the weights' sub-blocks, each with an f32 scale of its
 // own (16 values for Q6_K, Q3_K and Q2_K, 32 for the others), with the block sums that offsets and
 // minima need; from five rows of x on, a processor with AMX tiles multiplies bf16 x with bf16 W

@@ -110,7 +110,7 @@ MatmulArgs ArgsFor(const MatmulTarget& target, int64_t n) {
   MatmulArgs args;
   args.w = static_cast<const uint8_t*>(target.w.data);
   args.dtype = target.w.dtype;
-  args.row_bytes = RowBytes(target.w.dtype, target.w.cols).count();
+  args.row_bytes = target.w.stride().count();
   args.cols = target.w.cols;
   args.n = n;
   args.out = {target.y.data, target.y.stride, target.bias, target.accumulate};

@@ -6,7 +6,7 @@
 namespace millrace {
 
 void MatmulReference(FloatView x, const MatmulTarget& target) {
-  const int64_t row_bytes = RowBytes(target.w.dtype, target.w.cols).count();
+  const int64_t row_bytes = target.w.stride().count();
   std::vector<float> w(static_cast<size_t>(target.w.cols));
   for (int64_t r = 0; r < target.w.rows; ++r) {
     ScalarMatmulKernels().dequantize_row(

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "proto/bytes.h"
 #include "proto/dtype.h"
 
 namespace millrace {
@@ -22,13 +23,16 @@ struct FloatView {
   float* row(int64_t r) const { return data + r * stride; }
 };
 
-// Weights as they lie in the model file: `rows` rows of RowBytes(dtype, cols) each, no padding.
-// `data` may have any alignment.
+// Weights as they lie in the model file: `rows` rows of RowBytes(dtype, cols) each, without gaps, or
+// some columns of wider rows. `data` may have any alignment.
 struct WeightView {
   const void* data = nullptr;  // [rows, cols] dtype
   DType dtype = DType::kF32;
   int64_t rows = 0;
   int64_t cols = 0;
+  Bytes row_stride{};  // from row to row; 0: no gaps
+
+  Bytes stride() const { return row_stride > Bytes(0) ? row_stride : RowBytes(dtype, cols); }
 };
 
 }  // namespace millrace

@@ -23,9 +23,9 @@ Bytes WeightsOnGpu(const ModelSpec& model, const Block& block) {
   return sum;
 }
 
-StreamSizes SizesOf(const ModelSpec& model, const Block& block) {
+StreamSizes SizesOf(const ModelSpec& model, const Block& block, int first_unit = 0) {
   StreamSizes sizes;
-  for (const StreamedGroup& g : StreamedGroupsOf(model, block)) {
+  for (const StreamedGroup& g : StreamedGroupsOf(model, block, first_unit)) {
     sizes.raw_group = std::max(sizes.raw_group, g.raw);
     sizes.tiled_group = std::max(sizes.tiled_group, g.tiled);
     sizes.tiled_block += g.tiled;
@@ -82,6 +82,19 @@ Bytes MemoryBudget::HopBuffers() const {
   return Bytes(int64_t{2} * problem_.max_pass_tokens * problem_.model.d_model * 4);
 }
 
+int MemoryBudget::Units(int block) const {
+  const Block& b = blocks_[block];
+  return b.kind == BlockKind::kFeedForward ? problem_.model.layers[b.layer].d_ff : 0;
+}
+
+StreamSizes MemoryBudget::LargestStreamed(int block, const CpuWork& work) const {
+  const int units = Units(block);
+  if (units == 0) return streamed_[block];
+  const int least = work.LeastUnits(problem_.max_pass_tokens, units);
+  if (least == units) return {};
+  return least == 0 ? streamed_[block] : SizesOf(problem_.model, blocks_[block], least);
+}
+
 Bytes MemoryBudget::HostActivations(int first, int end, const StageOffload& offload) const {
   int most = 0;
   bool hops = false, disk = false;
@@ -89,8 +102,9 @@ Bytes MemoryBudget::HostActivations(int first, int end, const StageOffload& offl
     const size_t i = static_cast<size_t>(b - first);
     if (!offload.host_home[i]) continue;
     disk |= offload.OnDisk(i);
-    most = std::max(most, offload.route_max_tokens[i]);
-    hops |= blocks_[b].kind == BlockKind::kEmbedding || offload.route_max_tokens[i] > 0;
+    const int largest = offload.WorkOf(i).LargestPass(problem_.max_pass_tokens);
+    most = std::max(most, largest);
+    hops |= blocks_[b].kind == BlockKind::kEmbedding || largest > 0;
   }
   return (hops ? HopBuffers() : Bytes(0)) + (disk ? kDiskStaging : Bytes(0)) +
          problem_.host_route_bytes(most);
@@ -110,7 +124,7 @@ StageNeeds MemoryBudget::Needs(const DeviceSpec& device, int first, int end,
     (offload.KvOnHost(i) ? needs.host_kv : needs.kv) += kv_[b];
     if (!host) continue;
     needs.weights += gpu_vectors_[b];
-    if (offload.route_max_tokens[i] < problem_.max_pass_tokens) streamed.Include(streamed_[b]);
+    streamed.Include(LargestStreamed(b, offload.WorkOf(i)));
   }
   if (offloads) needs.host_activations = HostActivations(first, end, offload);
   needs.stream_ring = offload.ring + StreamStaging(streamed.raw_group);

@@ -33,7 +33,13 @@ struct StageOffload {
   Bytes ring;                         // Stage::stream_ring
   std::vector<bool> on_disk;          // of the host-homed, those whose weights stay on disk
   std::vector<bool> kv_on_host;       // attention blocks whose cache is in host memory
+  // BlockPlacement::cpu_shares; may be shorter than the run: no block from there on is split.
+  std::vector<std::vector<CpuShare>> cpu_shares;
 
+  CpuWork WorkOf(size_t i) const {
+    if (i >= cpu_shares.size()) return {route_max_tokens[i]};
+    return {route_max_tokens[i], cpu_shares[i]};
+  }
   bool OnDisk(size_t i) const { return i < on_disk.size() && on_disk[i]; }
   bool KvOnHost(size_t i) const { return i < kv_on_host.size() && kv_on_host[i]; }
 };
@@ -64,6 +70,8 @@ class MemoryBudget {
   Bytes BlockWeights(DeviceKind kind, int block, int first,
                      const std::vector<bool>& host_home) const;
 
+  // Units of block b; 0 where it is no feed-forward block.
+  int Units(int block) const;
   // Key and value cache of block b (attention blocks only).
   Bytes Kv(int block) const { return kv_[block]; }
   // Of block b on a GPU: all of it, and its norms and biases, which stay when it is host-homed.
@@ -78,6 +86,8 @@ class MemoryBudget {
 
  private:
   Bytes HostActivations(int first, int end, const StageOffload& offload) const;
+  // The largest of what a host-homed block ever streams.
+  StreamSizes LargestStreamed(int block, const CpuWork& work) const;
 
   const PlacementProblem& problem_;
   std::vector<Block> blocks_;

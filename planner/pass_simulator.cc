@@ -78,39 +78,53 @@ class Simulation {
     }
     if (running_) return;
     if (step().copied > Bytes(0) && arrived_ == used_) return;  // its group is not here yet
+    if (step().joins && beside_ != nullptr) return;
     running_ = true;
     fixed_left_ = step().fixed_seconds;
-    cpu_left_ = step().cpu_bytes > Bytes(0) || step().cpu_compute_seconds > 0 ? 1 : 0;
+    MILLRACE_CHECK(beside_ == nullptr || !UsesCpu(step()));
+    if (beside_ == nullptr) cpu_left_ = !step().cpu_beside && UsesCpu(step()) ? 1 : 0;
+  }
+
+  static bool UsesCpu(const PassStep& step) {
+    return step.cpu_bytes > Bytes(0) || step.cpu_compute_seconds > 0;
   }
 
   // Seconds of the CPU's whole part at the present rates.
-  double CpuSeconds() const {
+  double CpuSeconds(const PassStep& part) const {
     const double rate = copying_ ? rates_.cpu_shared : rates_.cpu_alone;
     const double read =
-        step().cpu_bytes > Bytes(0) ? static_cast<double>(step().cpu_bytes.count()) / rate : 0;
-    return std::max(read, step().cpu_compute_seconds);
+        part.cpu_bytes > Bytes(0) ? static_cast<double>(part.cpu_bytes.count()) / rate : 0;
+    return std::max(read, part.cpu_compute_seconds);
   }
 
-  // To the next end of the fixed part of a step, of its CPU part, or of a copy.
+  // To the next end of the fixed part of a step, of a CPU part, or of a copy.
   void Advance() {
-    const bool on_cpu = running_ && fixed_left_ <= 0 && cpu_left_ > 0;
-    const bool fixed = running_ && !on_cpu;
-    const double cpu_seconds = on_cpu ? CpuSeconds() : 0;
+    const bool after = running_ && fixed_left_ <= 0 && cpu_left_ > 0;  // of the step that runs
+    const bool on_cpu = after || beside_ != nullptr, fixed = running_ && !after;
+    const double cpu_seconds = on_cpu ? CpuSeconds(after ? step() : *beside_) : 0;
     const double copy_rate = std::min(copy_limit_, on_cpu ? rates_.copy_shared : rates_.copy_alone);
-    const double to_step = fixed ? fixed_left_ : on_cpu ? cpu_left_ * cpu_seconds : kNever;
+    const double to_step = fixed ? fixed_left_ : kNever;
+    const double to_cpu = on_cpu ? cpu_left_ * cpu_seconds : kNever;
     const double to_copy = copying_ ? copy_left_ / copy_rate : kNever;
-    const double dt = std::min(to_step, to_copy);
+    const double dt = std::min({to_step, to_cpu, to_copy});
     MILLRACE_CHECK(dt < kNever);
-    now_ += dt;
-    if (copying_) times_.copy += dt;
-    if (!running_) times_.waited_for_copy += dt;
-    const bool cpu_step = running_ && (on_cpu || cpu_left_ > 0);
-    if (running_) (cpu_step ? times_.cpu : times_.gpu) += dt;
+    Count(dt, fixed, on_cpu);
     if (fixed) fixed_left_ = to_step <= dt ? 0 : fixed_left_ - dt;
-    if (on_cpu) cpu_left_ = to_step <= dt ? 0 : cpu_left_ - dt / cpu_seconds;
+    if (on_cpu) cpu_left_ = to_cpu <= dt ? 0 : cpu_left_ - dt / cpu_seconds;
     if (copying_) copy_left_ -= dt * copy_rate;
     if (to_copy <= dt) EndCopy();
-    if (running_ && fixed_left_ <= 0 && cpu_left_ <= 0) EndStep();
+    if (beside_ != nullptr && cpu_left_ <= 0) beside_ = nullptr;
+    if (running_ && fixed_left_ <= 0 && (beside_ != nullptr || cpu_left_ <= 0)) EndStep();
+  }
+
+  // A hop to the CPU is the CPU's time.
+  void Count(double dt, bool fixed, bool on_cpu) {
+    now_ += dt;
+    if (copying_) times_.copy += dt;
+    if (!running_ && !on_cpu) times_.waited_for_copy += dt;
+    const bool hop = fixed && beside_ == nullptr && cpu_left_ > 0;
+    if (on_cpu || hop) times_.cpu += dt;
+    if (fixed && !hop) times_.gpu += dt;
   }
 
   void EndCopy() {
@@ -121,6 +135,10 @@ class Simulation {
 
   void EndStep() {
     running_ = false;
+    if (step().cpu_beside) {
+      beside_ = &step();
+      cpu_left_ = 1;
+    }
     if (step().copied > Bytes(0)) {
       ring_.GiveBack();
       ++used_;
@@ -142,6 +160,7 @@ class Simulation {
   bool running_ = false;
   double fixed_left_ = 0;  // seconds
   double cpu_left_ = 0;    // share of the CPU's part
+  const PassStep* beside_ = nullptr;  // whose CPU part is under way beside other steps
   // The copies: groups counted from the first pass on.
   bool copying_ = false;
   double copy_left_ = 0;  // bytes

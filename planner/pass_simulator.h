@@ -1,5 +1,5 @@
 // SimulatePasses: the passes of one stage as events on three resources, in the runtime's order. A
-// pass is a list of steps, one after the other: on the GPU, or on the CPU while the GPU waits.
+// pass is a list of steps, one after the other: on the GPU, or on the CPU while the GPU waits, or on both.
 // Beside them the copy engine walks the streamed groups cyclically, ahead of the passes and across
 // them, as far as the ring has room. CPU and copies share what the host's memory gives.
 // Deterministic; fluid rates between events, no chunks: what a chunk's latency adds is below 1%.
@@ -41,6 +41,10 @@ struct PassStep {
   Bytes ring;  // taken from the beginning of the copy to the end of the step
   // Bytes per second that its copy reaches at most, since it comes from a disk; 0: as the link gives.
   double copy_limit = 0;
+  // The CPU's part begins at the step's end and goes on beside the steps that follow, up to the one
+  // that joins it. One at a time.
+  bool cpu_beside = false;
+  bool joins = false;  // begins when that part is done
 };
 
 struct PassTimes {

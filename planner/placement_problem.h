@@ -22,9 +22,11 @@ struct Pin {
 
 // Who computes host-homed feed-forward blocks of GPU stages.
 enum class RoutePolicy : uint8_t {
-  kAuto,    // CPU or stream by pass size, whichever is predicted faster
+  kAuto,    // CPU, stream, or both at once, by pass size, whichever is predicted fastest
   kCpu,     // the CPU, at any pass size
   kStream,  // always streamed
+  kWhole,   // as kAuto, no block is split
+  kSplit,   // both at once wherever the CPU is of use at all
 };
 
 struct PlacementProblem {

@@ -30,11 +30,10 @@ std::string PrecisionOf(const ModelSpec& model, const Block& block, bool tiled) 
 bool AnyStreams(const PlacementProblem& problem, const MemoryBudget& memory,
                 const StageChoice& choice, const StageOffload& offload) {
   for (size_t i = 0; i < offload.host_home.size(); ++i) {
-    const BlockKind kind = memory.blocks()[choice.first + static_cast<int>(i)].kind;
-    if (offload.host_home[i] && kind != BlockKind::kEmbedding &&
-        offload.route_max_tokens[i] < problem.max_pass_tokens) {
-      return true;
-    }
+    const int block = choice.first + static_cast<int>(i), units = memory.Units(block);
+    if (!offload.host_home[i] || memory.blocks()[block].kind == BlockKind::kEmbedding) continue;
+    const CpuWork work = offload.WorkOf(i);
+    if (units == 0 || work.LeastUnits(problem.max_pass_tokens, units) < units) return true;
   }
   return false;
 }
@@ -51,7 +50,7 @@ StageOffload OffloadOf(const PlacementProblem& problem, const MemoryBudget& memo
   const StageView view = {
       problem,      memory,    cost, table.Host(choice.device), table.Device(choice.device),
       choice.first, choice.end};
-  offload.route_max_tokens = ChooseRoutes(view, offload);
+  offload = ChooseRoutes(view, offload);
   if (!AnyStreams(problem, memory, choice, offload)) offload.ring = Bytes(0);
   return offload;
 }
@@ -69,6 +68,7 @@ void AddBlocks(const PlacementProblem& problem, const MemoryBudget& memory, Devi
     if (offload.OnDisk(i)) p.home = Home::kDisk;
     if (offload.KvOnHost(i)) p.kv_home = Home::kHost;
     p.host_route_max_tokens = beside ? offload.route_max_tokens[i] : 0;
+    if (beside && i < offload.cpu_shares.size()) p.cpu_shares = offload.cpu_shares[i];
     p.weights = memory.BlockWeights(kind, b, choice.first, offload.host_home);
     // The embedding table stays as in the file.
     const bool tiled = kind == DeviceKind::kGpu && !beside &&

@@ -61,6 +61,52 @@ int BlockOf(const TensorSpec& t, int last) {
   }
 }
 
+// Units that the CPU computes of a feed-forward block with `all` in a pass of `tokens`.
+int OnCpu(const BlockPlacement& p, int tokens, int all) {
+  if (tokens <= p.host_route_max_tokens) return all;
+  const auto share = std::find_if(p.cpu_shares.begin(), p.cpu_shares.end(),
+                                  [&](const CpuShare& s) { return s.max_tokens >= tokens; });
+  return share == p.cpu_shares.end() ? 0 : share->units;
+}
+
+// What the CPU does in passes of every size.
+struct CpuPart {
+  int least_units = 0;  // of any pass
+  int rows = 0;         // of the largest pass that has some
+};
+
+CpuPart PartOf(const PlacementPlan& plan, const BlockPlacement& p, int all) {
+  std::vector<int> sizes = {1, p.host_route_max_tokens, p.host_route_max_tokens + 1,
+                            plan.max_pass_tokens};
+  for (const CpuShare& s : p.cpu_shares) {
+    sizes.push_back(s.max_tokens);
+    sizes.push_back(s.max_tokens + 1);
+  }
+  CpuPart part{all, 0};
+  for (int tokens : sizes) {
+    if (tokens < 1 || tokens > plan.max_pass_tokens) continue;
+    const int units = OnCpu(p, tokens, all);
+    part.least_units = std::min(part.least_units, units);
+    if (units > 0) part.rows = std::max(part.rows, tokens);
+  }
+  return part;
+}
+
+// The part of a matrix that streams where the CPU computes the first `units` of its block: rows of
+// gate and up, columns of down.
+TensorSpec Streamed(const TensorSpec& t, int units) {
+  TensorSpec part = t;
+  if (t.role == TensorRole::kFfnDown) {
+    part.shape[1] -= units;
+  } else if (t.role == TensorRole::kFfnGate || t.role == TensorRole::kFfnUp) {
+    part.shape[0] -= units;
+  }
+  const DTypeInfo& type = Info(t.dtype);
+  part.size =
+      Bytes(part.shape[0] * part.shape[1] / type.block_elements * int64_t{type.block_bytes});
+  return part;
+}
+
 // What one placed block takes.
 struct BlockBytes {
   int64_t home = 0;     // where it is homed, in the layout there
@@ -69,7 +115,9 @@ struct BlockBytes {
   int64_t raw[2] = {0, 0}, tiled[2] = {0, 0};
 };
 
-BlockBytes Measure(const ModelSpec& m, const PlacementPlan& plan, const BlockPlacement& p) {
+// `units`: those that never stream.
+BlockBytes Measure(const ModelSpec& m, const PlacementPlan& plan, const BlockPlacement& p,
+                   int units) {
   const Stage& s = plan.stages[p.stage];
   const int last = static_cast<int>(2 * m.layers.size() + 1);
   BlockBytes bytes;
@@ -81,8 +129,9 @@ BlockBytes Measure(const ModelSpec& m, const PlacementPlan& plan, const BlockPla
       bytes.vectors += OnGpu(t, false);
     } else if (p.block > 0) {
       const int op = t.role == TensorRole::kAttnOutput || t.role == TensorRole::kFfnDown;
-      bytes.raw[op] += t.size.count();
-      bytes.tiled[op] += OnGpu(t, false);
+      const TensorSpec part = Streamed(t, units);
+      bytes.raw[op] += part.size.count();
+      bytes.tiled[op] += OnGpu(part, false);
     }
     if (p.home == Home::kDevice) {
       bytes.home += OnGpu(t, p.block == 0);
@@ -117,7 +166,10 @@ StageSums SumStage(const PlacementProblem& problem, const PlacementPlan& plan, c
   StageSums sums;
   for (int b = s.first_block; b < s.end_block; ++b) {
     const BlockPlacement& p = plan.blocks[b];
-    const BlockBytes bytes = Measure(problem.model, plan, p);
+    const bool feed_forward = b > 0 && b % 2 == 0;
+    const int all = feed_forward ? problem.model.layers[b / 2 - 1].d_ff : 0;
+    const CpuPart cpu = feed_forward ? PartOf(plan, p, all) : CpuPart();
+    const BlockBytes bytes = Measure(problem.model, plan, p, cpu.least_units);
     (p.kv_home == Home::kHost ? sums.host_cache : sums.cache) += CacheBytes(problem, b);
     if (s.device_kind == DeviceKind::kCpu || p.home == Home::kDevice) {
       sums.weights += bytes.home;
@@ -126,9 +178,9 @@ StageSums SumStage(const PlacementProblem& problem, const PlacementPlan& plan, c
     sums.disk = sums.disk || p.home == Home::kDisk;
     if (p.home == Home::kHost) sums.host += bytes.home;
     sums.weights += bytes.vectors;
-    sums.host_rows = std::max(sums.host_rows, p.host_route_max_tokens);
-    sums.hops = sums.hops || b == 0 || p.host_route_max_tokens > 0;
-    if (p.host_route_max_tokens >= plan.max_pass_tokens) continue;
+    sums.host_rows = std::max(sums.host_rows, cpu.rows);
+    sums.hops = sums.hops || b == 0 || cpu.rows > 0;
+    if (feed_forward && cpu.least_units == all) continue;
     for (int op = 0; op < 2; ++op) {
       sums.raw_group = std::max(sums.raw_group, bytes.raw[op]);
       sums.tiled_group = std::max(sums.tiled_group, bytes.tiled[op]);

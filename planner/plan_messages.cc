@@ -6,6 +6,7 @@
 namespace millrace {
 
 static_assert(static_cast<int>(RoutePolicy::kStream) == v1::ROUTE_POLICY_STREAM);
+static_assert(static_cast<int>(RoutePolicy::kSplit) == v1::ROUTE_POLICY_SPLIT);
 
 v1::Infeasibility ToProto(const Infeasibility& infeasible) {
   v1::Infeasibility wire;
@@ -51,7 +52,7 @@ absl::Status ApplyOptions(const v1::PlanOptions& options, PlacementProblem& prob
     check.Refuse("PlanOptions.kv_type", "unknown type ", static_cast<int>(options.kv_type()));
   }
   problem.routes =
-      static_cast<RoutePolicy>(check.Int32("PlanOptions.routes", options.routes(), 0, 2));
+      static_cast<RoutePolicy>(check.Int32("PlanOptions.routes", options.routes(), 0, 4));
   for (const v1::Pin& pin : options.pins()) {
     problem.pins.push_back({check.Name("PlanOptions.pins.pattern", pin.pattern()),
                             check.Name("PlanOptions.pins.target", pin.target())});

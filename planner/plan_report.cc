@@ -61,6 +61,15 @@ std::string BlockRange(const PlacementPlan& plan, const Stage& s) {
   return first == last ? first : absl::StrCat(first, " .. ", last);
 }
 
+// "8704 up to 8, 6144 up to 32"; passes that the CPU computes whole are not named.
+std::string SharesText(const BlockPlacement& p) {
+  std::vector<std::string> parts;
+  for (const CpuShare& share : p.cpu_shares) {
+    parts.push_back(absl::StrCat(share.units, " up to ", share.max_tokens));
+  }
+  return absl::StrJoin(parts, ", ");
+}
+
 // "resident 34.1 GiB in 120 blocks; in RAM: embed looked up, 7.3 GiB streamed, ..." of a GPU stage
 // with host homes; routes at a pass of one token.
 std::string RenderRoutes(const PlacementPlan& plan, const Stage& s) {
@@ -72,10 +81,11 @@ std::string RenderRoutes(const PlacementPlan& plan, const Stage& s) {
       bytes += b.weights;
     }
   };
-  Count resident, streamed, cpu, disk;
+  Count resident, streamed, cpu, split, disk;
   bool embed = false;
   int caches = 0;
   std::map<int, int> thresholds;  // blocks by host_route_max_tokens
+  std::map<std::string, int> splits;  // blocks by what SharesText says
   for (int b = s.first_block; b < s.end_block; ++b) {
     const BlockPlacement& p = plan.blocks[b];
     caches += p.kv_home == Home::kHost;
@@ -86,11 +96,14 @@ std::string RenderRoutes(const PlacementPlan& plan, const Stage& s) {
     } else if (p.home == Home::kDisk) {
       disk.Add(p);
     } else {
-      (p.host_route_max_tokens > 0 ? cpu : streamed).Add(p);
+      const bool routed = p.host_route_max_tokens > 0;
+      const bool both = !routed && !p.cpu_shares.empty() && p.cpu_shares[0].units > 0;
+      (both ? split : routed ? cpu : streamed).Add(p);
       ++thresholds[p.host_route_max_tokens];
+      if (!p.cpu_shares.empty()) ++splits[SharesText(p)];
     }
   }
-  if (!embed && streamed.blocks + cpu.blocks + disk.blocks == 0) return "";
+  if (!embed && streamed.blocks + cpu.blocks + split.blocks + disk.blocks == 0) return "";
   std::string out = absl::StrFormat(
       "\nblocks of %s/%s: %d resident (%s)", s.worker.value(), s.device.value(), resident.blocks,
       FormatBytes(resident.bytes));
@@ -99,6 +112,10 @@ std::string RenderRoutes(const PlacementPlan& plan, const Stage& s) {
   }
   if (cpu.blocks > 0) {
     absl::StrAppendFormat(&out, ", %d by the CPU (%s)", cpu.blocks, FormatBytes(cpu.bytes));
+  }
+  if (split.blocks > 0) {
+    absl::StrAppendFormat(&out, ", %d split between CPU and stream (%s)", split.blocks,
+                          FormatBytes(split.bytes));
   }
   if (disk.blocks > 0) {
     absl::StrAppendFormat(&out, ", %d read from disk for every pass (%s)", disk.blocks,
@@ -113,6 +130,9 @@ std::string RenderRoutes(const PlacementPlan& plan, const Stage& s) {
   }
   if (!limits.empty()) {
     absl::StrAppend(&out, "\nby the CPU in passes of tokens: ", absl::StrJoin(limits, ", "));
+  }
+  for (const auto& [text, blocks] : splits) {
+    absl::StrAppend(&out, "\nunits by the CPU in passes of tokens, ", blocks, " blocks: ", text);
   }
   return absl::StrCat(WrapAt(out, 100), "\n");
 }

@@ -115,6 +115,28 @@ absl::Status CheckDisk(const PlacementProblem& problem, const PlacementPlan& pla
   return absl::OkStatus();
 }
 
+// Shares stand by growing passes behind the route, each cut where tiles and super-blocks end.
+absl::Status CheckShares(const PlacementProblem& problem, const PlacementPlan& plan,
+                         const BlockPlacement& p) {
+  if (p.cpu_shares.empty()) return absl::OkStatus();
+  if (problem.routes != RoutePolicy::kAuto && problem.routes != RoutePolicy::kSplit) {
+    return Broken("block ", p.name, " is split where no block was to be");
+  }
+  const int units = problem.model.layers[p.block / 2 - 1].d_ff;
+  int before = p.host_route_max_tokens;
+  for (const CpuShare& share : p.cpu_shares) {
+    if (share.max_tokens <= before || share.max_tokens > plan.max_pass_tokens) {
+      return Broken("block ", p.name, " has a share for passes of ", before + 1, " to ",
+                    share.max_tokens, " tokens");
+    }
+    if (share.units < 0 || share.units > units || (share.units % 256 != 0 && share.units != units)) {
+      return Broken("block ", p.name, " is cut at ", share.units, " of ", units, " units");
+    }
+    before = share.max_tokens;
+  }
+  return absl::OkStatus();
+}
+
 // Only host-homed feed-forward blocks of GPU stages have a route, as a forced policy says.
 absl::Status CheckRoute(const PlacementProblem& problem, const PlacementPlan& plan,
                         const BlockPlacement& p) {
@@ -124,6 +146,8 @@ absl::Status CheckRoute(const PlacementProblem& problem, const PlacementPlan& pl
   }
   const bool routable = plan.stages[p.stage].device_kind == DeviceKind::kGpu &&
                         p.home == Home::kHost && p.block > 0 && p.block % 2 == 0;
+  if (!routable && !p.cpu_shares.empty()) return Broken("block ", p.name, " is split");
+  if (routable) MILLRACE_RETURN_IF_ERROR(CheckShares(problem, plan, p));
   if (route > 0 && (!routable || problem.routes == RoutePolicy::kStream)) {
     return Broken("block ", p.name, " takes the host route");
   }

@@ -64,6 +64,7 @@ Predictor::Predictor(const PlacementProblem& problem, const MemoryBudget& memory
         info.offload.on_disk.push_back(plan.blocks[b].home == Home::kDisk);
         info.offload.kv_on_host.push_back(plan.blocks[b].kv_home == Home::kHost);
         info.offload.route_max_tokens.push_back(plan.blocks[b].host_route_max_tokens);
+        info.offload.cpu_shares.push_back(plan.blocks[b].cpu_shares);
       }
     }
     if (!Offloads(info.offload)) info.offload = {};

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "planner/host_split.h"
+#include "planner/split_choice.h"
 
 namespace millrace {
 namespace {
@@ -48,19 +49,19 @@ class Chooser {
     on_cpu_ = choosable_;
   }
 
-  std::vector<int> Run() {
+  StageOffload Run() {
     const RoutePolicy policy = stage_.problem.routes;
     const int limit = stage_.problem.max_pass_tokens;
-    if (policy == RoutePolicy::kStream) return offload_.route_max_tokens;
+    if (policy == RoutePolicy::kStream) return offload_;
     if (policy == RoutePolicy::kCpu) {
       SetRoutes(limit);
-      return offload_.route_max_tokens;
+      return offload_;
     }
     for (int n = 1; n <= std::min(limit, kMaxHostRouteTokens) && !on_cpu_.empty(); n *= 2) {
       on_cpu_ = Left(BestMore(n));
       SetRoutes(n);
     }
-    return offload_.route_max_tokens;
+    return policy == RoutePolicy::kWhole ? offload_ : ChooseShares(stage_, offload_);
   }
 
  private:
@@ -124,7 +125,7 @@ std::vector<bool> SpreadEvenly(int count, int chosen) {
   return out;
 }
 
-std::vector<int> ChooseRoutes(const StageView& stage, const StageOffload& offload) {
+StageOffload ChooseRoutes(const StageView& stage, const StageOffload& offload) {
   return Chooser(stage, offload).Run();
 }
 

@@ -1,4 +1,5 @@
-// ChooseRoutes: which host-homed feed-forward blocks the CPU computes, by the size of the pass.
+// ChooseRoutes: which host-homed feed-forward blocks the CPU computes, whole or in part, by the size of
+// the pass.
 #ifndef MILLRACE_PLANNER_ROUTE_CHOICE_H_
 #define MILLRACE_PLANNER_ROUTE_CHOICE_H_
 
@@ -18,8 +19,10 @@ std::vector<bool> SpreadEvenly(int count, int chosen);
 // optimum of host_split.h and a coarse grid of others; it never falls from one size to the next,
 // and each size adds blocks to those that stream already, spread evenly among those left. A block's
 // threshold is the largest size at which the CPU still computes it.
+// Then, where the policy allows it, blocks are split in passes for which that is better
+// (split_choice.h). Returns `offload` with routes and shares.
 // `offload`: homes and ring; its routes are not read. What is on disk always streams.
-std::vector<int> ChooseRoutes(const StageView& stage, const StageOffload& offload);
+StageOffload ChooseRoutes(const StageView& stage, const StageOffload& offload);
 
 }  // namespace millrace
 

@@ -21,6 +21,16 @@ class StepList {
     steps_.push_back({hop, bytes, compute, Bytes(0), Bytes(0), 0});
     last_on_cpu_ = true;
   }
+  // Beside the steps up to EndBeside.
+  void BeginBeside(double hop, Bytes bytes, double compute) {
+    AddOnCpu(hop, bytes, compute);
+    steps_.back().cpu_beside = true;
+  }
+  void EndBeside(double hop) {
+    steps_.push_back({hop, Bytes(0), 0, Bytes(0), Bytes(0), 0});
+    steps_.back().joins = true;
+    last_on_cpu_ = true;
+  }
   void AddStreamed(double seconds, Bytes copied, Bytes ring, double copy_limit) {
     steps_.push_back({seconds, Bytes(0), 0, copied, ring, copy_limit});
     last_on_cpu_ = false;
@@ -31,6 +41,31 @@ class StepList {
   std::vector<PassStep> steps_;
   bool last_on_cpu_ = false;
 };
+
+// On the CPU, streamed, or some units there while the others stream.
+void AddHostHomed(const StageView& stage, const StageOffload& offload, PassShape pass, int b,
+                  double on_device, StepList& steps) {
+  const size_t i = static_cast<size_t>(b - stage.first);
+  const Block& block = stage.memory.blocks()[b];
+  const int all = stage.memory.Units(b);
+  const int units = all > 0 ? offload.WorkOf(i).Units(pass.tokens, all) : 0;
+  const double hops = stage.cost.HostHopSeconds(stage.device, pass);
+  const double compute = units > 0 ? stage.cost.HostComputeSeconds(stage.host, b, pass) : 0;
+  if (units > 0 && units == all) return steps.AddOnCpu(hops, block.weights, compute);
+  const double part = units > 0 ? static_cast<double>(units) / all : 0;
+  if (units > 0) {
+    const Bytes read(static_cast<int64_t>(part * static_cast<double>(block.weights.count())));
+    steps.BeginBeside(hops / 2, read, part * compute);
+  }
+  const std::vector<StreamedGroup> groups = StreamedGroupsOf(stage.problem.model, block, units);
+  Bytes streamed;
+  for (const StreamedGroup& g : groups) streamed += g.raw;
+  const double limit = offload.OnDisk(i) ? stage.host.disk_bandwidth.bytes_per_second() : 0;
+  for (const StreamedGroup& g : groups) {
+    steps.AddStreamed((1 - part) * on_device * Share(g.raw, streamed), g.raw, g.tiled, limit);
+  }
+  if (units > 0) steps.EndBeside(hops / 2);
+}
 
 }  // namespace
 
@@ -46,17 +81,8 @@ std::vector<PassStep> StageSteps(const StageView& stage, const StageOffload& off
       steps.AddResident(on_device);
     } else if (block.kind == BlockKind::kEmbedding) {
       steps.AddResident(stage.cost.HostEmbedSeconds(stage.device, pass));
-    } else if (pass.tokens <= offload.route_max_tokens[i]) {
-      steps.AddOnCpu(stage.cost.HostHopSeconds(stage.device, pass), block.weights,
-                     stage.cost.HostComputeSeconds(stage.host, b, pass));
     } else {
-      const std::vector<StreamedGroup> groups = StreamedGroupsOf(stage.problem.model, block);
-      Bytes all;
-      for (const StreamedGroup& g : groups) all += g.raw;
-      const double limit = offload.OnDisk(i) ? stage.host.disk_bandwidth.bytes_per_second() : 0;
-      for (const StreamedGroup& g : groups) {
-        steps.AddStreamed(on_device * Share(g.raw, all), g.raw, g.tiled, limit);
-      }
+      AddHostHomed(stage, offload, pass, b, on_device, steps);
     }
   }
   return steps.Take();

@@ -26,7 +26,8 @@ struct StageView {
 };
 
 // Runs of resident blocks are one step; a streamed block is a step per group, which shares the
-// block's time by bytes; a block on the CPU is one step.
+// block's time by bytes; a block on the CPU is one step. A split block is a
+// hop from which on the CPU works beside the streamed slices, and one back that waits for both.
 std::vector<PassStep> StageSteps(const StageView& stage, const StageOffload& offload,
                                  PassShape pass);
 

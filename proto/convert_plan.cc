@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "proto/convert.h"
 #include "proto/field_check.h"
@@ -41,6 +43,19 @@ void StagesFromProto(FieldCheck& check, const v1::PlacementPlan& wire, Placement
   }
 }
 
+void SharesFromProto(FieldCheck& check, const std::string& at, const v1::BlockPlacement& in,
+                     BlockPlacement& block) {
+  int before = block.host_route_max_tokens;
+  for (const v1::CpuShare& share : in.cpu_shares()) {
+    CpuShare read;
+    read.max_tokens =
+        check.Int32(at + ".cpu_shares.max_tokens", share.max_tokens(), std::min(before, 1 << 20) + 1, 1 << 20);
+    read.units = check.Int32(at + ".cpu_shares.units", share.units(), 0, 1 << 26);
+    before = read.max_tokens;
+    block.cpu_shares.push_back(read);
+  }
+}
+
 void BlocksFromProto(FieldCheck& check, const v1::PlacementPlan& wire, PlacementPlan& plan) {
   for (int i = 0; i < wire.blocks_size() && check.ok(); ++i) {
     const v1::BlockPlacement& in = wire.blocks(i);
@@ -56,6 +71,7 @@ void BlocksFromProto(FieldCheck& check, const v1::PlacementPlan& wire, Placement
     block.precision = in.precision();
     const int kv_home = check.Int32(at + ".kv_home", in.kv_home(), 0, 2);
     block.kv_home = kv_home == v1::HOME_HOST ? Home::kHost : Home::kDevice;
+    SharesFromProto(check, at, in, block);
     if (check.ok()) {
       const Stage& stage = plan.stages[block.stage];
       if (i < stage.first_block || i >= stage.end_block) {
@@ -143,6 +159,11 @@ void StagesToProto(const PlacementPlan& plan, v1::PlacementPlan& wire) {
     out.set_weights(block.weights.count());
     out.set_precision(block.precision);
     if (block.kv_home == Home::kHost) out.set_kv_home(v1::HOME_HOST);
+    for (const CpuShare& share : block.cpu_shares) {
+      v1::CpuShare& to = *out.add_cpu_shares();
+      to.set_max_tokens(share.max_tokens);
+      to.set_units(share.units);
+    }
   }
 }
 
@@ -182,10 +203,11 @@ absl::StatusOr<PlacementPlan> FromProto(const v1::PlacementPlan& wire) {
   FieldCheck check;
   PlacementPlan plan;
   plan.format_version = wire.format_version();
-  if (plan.format_version != kPlanFormatVersion) {
+  if (plan.format_version < kOldestPlanFormatVersion ||
+      plan.format_version > kPlanFormatVersion) {
     check.Refuse("PlacementPlan.format_version", "the plan has version ", plan.format_version,
-                 ", this millrace reads version ", kPlanFormatVersion,
-                 "; make the plan again with `millrace plan`");
+                 ", this millrace reads versions ", kOldestPlanFormatVersion, " to ",
+                 kPlanFormatVersion, "; make the plan again with `millrace plan`");
   }
   plan.epoch = Epoch{check.Int("PlacementPlan.epoch", wire.epoch(), 0, int64_t{1} << 62)};
   plan.model = wire.model();

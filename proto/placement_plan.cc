@@ -1,5 +1,6 @@
 #include "proto/placement_plan.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "absl/strings/str_format.h"
@@ -42,6 +43,33 @@ absl::string_view PurposeName(Purpose purpose) {
       return "stream ring";
   }
   return "?";
+}
+
+int CpuWork::Units(int tokens, int d_ff) const {
+  if (tokens <= host_route_max_tokens) return d_ff;
+  for (const CpuShare& share : shares) {
+    if (tokens <= share.max_tokens) return share.units;
+  }
+  return 0;
+}
+
+int CpuWork::LeastUnits(int max_pass_tokens, int d_ff) const {
+  int least = Units(max_pass_tokens, d_ff);
+  for (const CpuShare& share : shares) {
+    const int tokens = std::min(share.max_tokens, max_pass_tokens);
+    least = std::min(least, Units(tokens, d_ff));
+  }
+  return least;
+}
+
+int CpuWork::LargestPass(int max_pass_tokens) const {
+  int before = std::min(host_route_max_tokens, max_pass_tokens), largest = before;
+  for (const CpuShare& share : shares) {
+    const int tokens = std::min(share.max_tokens, max_pass_tokens);
+    if (share.units > 0 && tokens > before) largest = tokens;
+    before = tokens;
+  }
+  return largest;
 }
 
 std::string FingerprintOf(const ModelSpec& model) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "proto/bytes.h"
 #include "proto/cluster_spec.h"
 #include "proto/dtype.h"
@@ -15,7 +16,10 @@
 
 namespace millrace {
 
-inline constexpr int kPlanFormatVersion = 1;
+// 2: blocks may be split between CPU and GPU (BlockPlacement::cpu_shares). Plans of version 1 have none
+// and are read as they are.
+inline constexpr int kPlanFormatVersion = 2;
+inline constexpr int kOldestPlanFormatVersion = 1;
 
 // Where a block's weights live. On disk: read again for every pass, only beside a GPU, which they are
 // streamed to.
@@ -35,6 +39,17 @@ struct Stage {
   Bytes stream_ring{};
 };
 
+// A feed-forward block's intermediate units are the rows of its gate and up matrices and the columns of
+// its down matrix. Parts of a block are whole multiples of this: a quantised super-block of columns, and
+// of any device's tiles.
+inline constexpr int kUnitGrain = 256;
+
+// How many of a block's first units the CPU computes in passes of up to max_tokens.
+struct CpuShare {
+  int max_tokens = 0;
+  int units = 0;  // a multiple of kUnitGrain, or all
+};
+
 // How one block is held and used.
 struct BlockPlacement {
   int block = 0;
@@ -52,6 +67,11 @@ struct BlockPlacement {
   // Of an attention block of a GPU stage, where its keys and values lie: on the device, or in host memory
   // that the device reads over the link.
   Home kv_home = Home::kDevice;
+  // Of a block that may have a host route, in passes larger than host_route_max_tokens: by growing
+  // max_tokens, the first share that the pass fits counts. The CPU computes its units, the others stream,
+  // both at the same time, and the device adds the two. Larger passes than any share's stream whole.
+  // Empty: the block is never split.
+  std::vector<CpuShare> cpu_shares = {};
 };
 
 enum class Purpose : uint8_t { kWeights, kKvCache, kActivations, kOverhead, kStreamRing };
@@ -102,6 +122,23 @@ struct PlacementPlan {
 };
 
 absl::string_view PurposeName(Purpose purpose);
+
+// What the CPU computes of a host-homed feed-forward block of a GPU stage with `d_ff` units: views of a
+// BlockPlacement's two fields.
+struct CpuWork {
+  int host_route_max_tokens = 0;
+  absl::Span<const CpuShare> shares = {};
+
+  // Units in a pass of `tokens`.
+  int Units(int tokens, int d_ff) const;
+  // The fewest units of any pass of up to `max_pass_tokens`: no more than the others ever stream.
+  int LeastUnits(int max_pass_tokens, int d_ff) const;
+  // The largest pass of up to `max_pass_tokens` in which the CPU computes any; 0: none.
+  int LargestPass(int max_pass_tokens) const;
+};
+inline CpuWork CpuWorkOf(const BlockPlacement& block) {
+  return {block.host_route_max_tokens, block.cpu_shares};
+}
 
 struct ModelSpec;
 // 16 hex digits over the architecture, dimensions, tensor names, types, shapes and sizes. Equal for

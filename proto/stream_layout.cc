@@ -10,7 +10,8 @@ int OpOf(TensorRole role) {
 
 }  // namespace
 
-std::vector<StreamedGroup> StreamedGroupsOf(const ModelSpec& model, const Block& block) {
+std::vector<StreamedGroup> StreamedGroupsOf(const ModelSpec& model, const Block& block,
+                                            int first_unit) {
   if (block.kind == BlockKind::kEmbedding) return {};
   std::vector<StreamedGroup> ops(2);
   for (int t : block.tensors) {
@@ -18,9 +19,11 @@ std::vector<StreamedGroup> StreamedGroupsOf(const ModelSpec& model, const Block&
     if (tensor.shape.size() != 2) continue;
     StreamedGroup& group = ops[static_cast<size_t>(OpOf(tensor.role))];
     group.tensors.push_back(t);
-    group.raw += tensor.size;
-    group.tiled +=
-        RoundUp(TiledBytes(tensor.dtype, tensor.rows(), tensor.cols()), kDeviceAlignment);
+    const bool by_columns = tensor.role == TensorRole::kFfnDown;
+    const int64_t rows = tensor.rows() - (by_columns ? 0 : first_unit);
+    const int64_t cols = tensor.cols() - (by_columns ? first_unit : 0);
+    group.raw += RowBytes(tensor.dtype, cols) * rows;
+    group.tiled += RoundUp(TiledBytes(tensor.dtype, rows, cols), kDeviceAlignment);
   }
   std::erase_if(ops, [](const StreamedGroup& g) { return g.tensors.empty(); });
   return ops;

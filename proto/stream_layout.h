@@ -9,13 +9,16 @@
 // 2. The ring is a circular arena of Stage::stream_ring bytes. A group takes `tiled` bytes in one
 //    piece: where it does not fit before the end, it begins at 0. Its room is taken when its copy
 //    begins and given back when the op has run. The ring holds at least the largest group.
-// 3. Beside the ring lies raw staging, StreamStaging(the largest raw group), from which the tiles
+// 3. Beside the ring lies raw staging, StreamStaging(the largest raw group that streams in any pass), from which the tiles
 // are
 //    made. Ring and staging are the ledger's "stream ring", rounded up together to kDeviceGrain.
 // 4. Norm vectors and biases of host-homed blocks are held on the device, with the weights.
 // 5. A feed-forward block takes the host route in passes of up to host_route_max_tokens; attention
 //    and head blocks always stream. A host-homed embedding is looked up by the CPU: rows are
 //    gathered there and [n, d_model] f32 are copied up. It takes nothing on the device.
+//    In passes that a share of BlockPlacement::cpu_shares is for, the CPU computes the first units of
+//    the block (CpuWork) and the groups are slices: rows [units, d_ff) of gate and up, columns
+//    [units, d_ff) of down, laid out and streamed as if they were matrices of their own.
 // 6. A block homed on disk is streamed in every pass, like one in host memory that takes no host
 // route.
 #ifndef MILLRACE_PROTO_STREAM_LAYOUT_H_
@@ -50,8 +53,10 @@ struct StreamedGroup {
   Bytes tiled;               // as on the device: what it takes of the ring
 };
 
-// In the order of use; empty for the embedding.
-std::vector<StreamedGroup> StreamedGroupsOf(const ModelSpec& model, const Block& block);
+// In the order of use; empty for the embedding. Of a feed-forward block the units from `first_unit`
+// on, of which there are some.
+std::vector<StreamedGroup> StreamedGroupsOf(const ModelSpec& model, const Block& block,
+                                            int first_unit = 0);
 
 // Raw staging where `largest_raw` is the largest group that streams; zero for none.
 inline Bytes StreamStaging(Bytes largest_raw) {

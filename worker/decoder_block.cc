@@ -11,6 +11,14 @@ Activations Narrow(const Activations& a, int64_t cols, int64_t stride) {
   return {a.data, a.rows, cols, stride};
 }
 
+FloatView GateUpOf(const FeedForwardWeights& w, const PassBuffers& pass) {
+  return Narrow(pass.gate_up, 2 * w.units);
+}
+Activations ActOf(const FeedForwardWeights& w, const PassBuffers& pass) {
+  return Narrow(pass.act, w.units,
+                pass.act.data == pass.gate_up.data ? GateUpOf(w, pass).stride : w.units);
+}
+
 absl::StatusOr<WeightsId> PlaceGroup(Backend& backend, Home home,
                                      absl::Span<const HostTensor> matrices,
                                      absl::Span<const HostTensor> biases) {
@@ -51,6 +59,25 @@ absl::StatusOr<FeedForwardWeights> PlaceFeedForward(Backend& backend, const Mode
   MILLRACE_ASSIGN_OR_RETURN(
       w.gate_up, PlaceGroup(backend, home, {tensor(R::kFfnGate), tensor(R::kFfnUp)}, {}));
   MILLRACE_ASSIGN_OR_RETURN(w.down, PlaceGroup(backend, home, {tensor(R::kFfnDown)}, {}));
+  w.units = model.spec().layers[static_cast<size_t>(layer)].d_ff;
+  return w;
+}
+
+absl::StatusOr<FeedForwardWeights> PlaceUnits(Backend& backend, const Model& model, int layer,
+                                              Home home, UnitRange units, const float* norm,
+                                              TensorSlices& slices) {
+  using R = TensorRole;
+  auto rows = [&](R role) {
+    return slices.Rows(TensorOf(model, role, layer), units.begin, units.end);
+  };
+  const HostTensor down =
+      slices.Columns(TensorOf(model, R::kFfnDown, layer), units.begin, units.end);
+  FeedForwardWeights w;
+  w.norm = norm;
+  w.units = units.end - units.begin;
+  MILLRACE_ASSIGN_OR_RETURN(w.gate_up,
+                            PlaceGroup(backend, home, {rows(R::kFfnGate), rows(R::kFfnUp)}, {}));
+  MILLRACE_ASSIGN_OR_RETURN(w.down, PlaceGroup(backend, home, {down}, {}));
   return w;
 }
 
@@ -70,15 +97,18 @@ absl::Status ForwardAttention(Backend& backend, const LayerSpec& layer, const At
   return backend.AddMatmul(mixed, w.output, pass.hidden, next_norm, pass.normed);
 }
 
-absl::Status ForwardFeedForward(Backend& backend, const LayerSpec& layer,
-                                const FeedForwardWeights& w, const float* next_norm,
-                                const PassBuffers& pass) {
-  const FloatView gate_up = Narrow(pass.gate_up, 2 * int64_t{layer.d_ff});
-  const Activations act = Narrow(
-      pass.act, layer.d_ff, pass.act.data == pass.gate_up.data ? gate_up.stride : layer.d_ff);
-
-  MILLRACE_RETURN_IF_ERROR(backend.GatedMatmul(pass.normed, w.gate_up, gate_up, act));
+absl::Status ForwardFeedForward(Backend& backend, const FeedForwardWeights& w,
+                                const float* next_norm, const PassBuffers& pass) {
+  const Activations act = ActOf(w, pass);
+  MILLRACE_RETURN_IF_ERROR(backend.GatedMatmul(pass.normed, w.gate_up, GateUpOf(w, pass), act));
   return backend.AddMatmul(act, w.down, pass.hidden, next_norm, pass.normed);
+}
+
+absl::Status FeedForwardOnly(Backend& backend, const FeedForwardWeights& w, const PassBuffers& pass,
+                             FloatView out) {
+  const Activations act = ActOf(w, pass);
+  MILLRACE_RETURN_IF_ERROR(backend.GatedMatmul(pass.normed, w.gate_up, GateUpOf(w, pass), act));
+  return backend.Matmul(act, w.down, out);
 }
 
 }  // namespace millrace

@@ -9,6 +9,7 @@
 #include "worker/backend/backend.h"
 #include "worker/kv_cache.h"
 #include "worker/model/model.h"
+#include "worker/tensor_slices.h"
 
 namespace millrace {
 
@@ -23,6 +24,12 @@ struct AttentionWeights {
 struct FeedForwardWeights {
   const float* norm = nullptr;
   WeightsId gate_up, down;
+  int64_t units = 0;  // rows of gate and of up, columns of down
+};
+
+// Units [begin, end) of a feed-forward block.
+struct UnitRange {
+  int64_t begin = 0, end = 0;
 };
 
 // A tensor of the model by role; without spec where the file has none.
@@ -35,6 +42,12 @@ absl::StatusOr<AttentionWeights> PlaceAttention(Backend& backend, const Model& m
 absl::StatusOr<FeedForwardWeights> PlaceFeedForward(Backend& backend, const Model& model, int layer,
                                                     Home home);
 
+// Some units of the layer, with `norm`, which is placed already. `slices`, for the backend's kind of
+// device, outlives the backend.
+absl::StatusOr<FeedForwardWeights> PlaceUnits(Backend& backend, const Model& model, int layer,
+                                              Home home, UnitRange units, const float* norm,
+                                              TensorSlices& slices);
+
 // Both take pass.normed, the norm of pass.hidden with this block's own weight, and leave there the norm
 // with `next_norm`, the next block's, where that is not null.
 
@@ -42,10 +55,12 @@ absl::StatusOr<FeedForwardWeights> PlaceFeedForward(Backend& backend, const Mode
 absl::Status ForwardAttention(Backend& backend, const LayerSpec& layer, const AttentionWeights& w,
                               const KvView& cache, const float* next_norm, const PassBuffers& pass);
 
-// hidden += down(silu(gate(normed)) * up(normed)).
-absl::Status ForwardFeedForward(Backend& backend, const LayerSpec& layer,
-                                const FeedForwardWeights& w, const float* next_norm,
-                                const PassBuffers& pass);
+// hidden += down(silu(gate(normed)) * up(normed)), of some units their part of the sum.
+absl::Status ForwardFeedForward(Backend& backend, const FeedForwardWeights& w,
+                                const float* next_norm, const PassBuffers& pass);
+// The same that is added, to `out` [n, d_model].
+absl::Status FeedForwardOnly(Backend& backend, const FeedForwardWeights& w, const PassBuffers& pass,
+                             FloatView out);
 
 }  // namespace millrace
 

@@ -24,6 +24,19 @@ absl::Status HostRoute::PlaceFeedForward(int layer) {
   return absl::OkStatus();
 }
 
+absl::Status HostRoute::PlacePart(int layer, int units) {
+  if (parts_.contains({layer, units})) return absl::OkStatus();
+  if (!norms_.contains(layer)) {
+    MILLRACE_ASSIGN_OR_RETURN(
+        norms_[layer], backend_->PlaceVector(TensorOf(model_, TensorRole::kFfnNorm, layer)));
+  }
+  MILLRACE_ASSIGN_OR_RETURN(const FeedForwardWeights part,
+                            PlaceUnits(*backend_, model_, layer, Home::kDevice, {0, units},
+                                       norms_[layer], slices_));
+  parts_[{layer, units}] = part;
+  return absl::OkStatus();
+}
+
 absl::Status HostRoute::PlaceEmbedding() {
   return backend_->PlaceEmbedding(TensorOf(model_, TensorRole::kTokenEmbedding));
 }
@@ -34,8 +47,16 @@ absl::Status HostRoute::FeedForward(const Pass& pass, int layer, FloatView hidde
   buffers.hidden = hidden;
   const FeedForwardWeights& weights = layers_.at(layer);
   MILLRACE_RETURN_IF_ERROR(backend_->RmsNorm(hidden, weights.norm, buffers.normed));
-  return ForwardFeedForward(*backend_, model_.spec().layers[static_cast<size_t>(layer)], weights,
-                            nullptr, buffers);
+  return ForwardFeedForward(*backend_, weights, nullptr, buffers);
+}
+
+absl::Status HostRoute::FeedForwardPart(const Pass& pass, int layer, int units, FloatView hidden,
+                                        FloatView out) {
+  MILLRACE_RETURN_IF_ERROR(backend_->BeginPass(pass, {}, {}, {}));
+  const PassBuffers buffers = backend_->buffers();
+  const FeedForwardWeights& weights = parts_.at({layer, units});
+  MILLRACE_RETURN_IF_ERROR(backend_->RmsNorm(hidden, weights.norm, buffers.normed));
+  return FeedForwardOnly(*backend_, weights, buffers, out);
 }
 
 absl::Status HostRoute::Embed(const Pass& pass, FloatView out) {

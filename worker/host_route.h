@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "worker/backend/backend.h"
@@ -23,10 +24,16 @@ class HostRoute {
                                                            int threads);
 
   absl::Status PlaceFeedForward(int layer);
+  // The layer's first `units`, to be computed by FeedForwardPart; a second time for the same does nothing.
+  absl::Status PlacePart(int layer, int units);
   absl::Status PlaceEmbedding();
 
   // hidden [n, d_model] f32 += the layer's feed-forward half, n = the pass's tokens.
   absl::Status FeedForward(const Pass& pass, int layer, FloatView hidden);
+  // What the layer's first `units` add to `hidden` [n, d_model] f32, which is only read, to `out`
+  // [n, d_model] f32.
+  absl::Status FeedForwardPart(const Pass& pass, int layer, int units, FloatView hidden,
+                               FloatView out);
   // The pass's tokens to `out` [n, d_model] f32.
   absl::Status Embed(const Pass& pass, FloatView out);
 
@@ -37,8 +44,11 @@ class HostRoute {
       : model_(model), backend_(std::move(backend)) {}
 
   const Model& model_;
+  TensorSlices slices_{TensorSlices::Use::kHost};
   std::unique_ptr<Backend> backend_;
   std::map<int, FeedForwardWeights> layers_;
+  std::map<int, const float*> norms_;  // of layers with parts
+  std::map<std::pair<int, int>, FeedForwardWeights> parts_;  // by layer and units
 };
 
 }  // namespace millrace

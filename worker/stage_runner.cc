@@ -101,6 +101,7 @@ class Runner : public StageRunner {
   const int slots_, context_, max_pass_tokens_;
   std::unique_ptr<StageLink> next_;
   std::unique_ptr<HostWeights> host_weights_;  // null: none
+  TensorSlices slices_{TensorSlices::Use::kDevice};  // dies after the backend
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<HostRoute> host_;     // null: nothing for the CPU to do beside a GPU
   std::optional<StageBlocks> blocks_;
@@ -146,18 +147,19 @@ absl::Status Runner::PlaceHead(Home home) {
   return absl::OkStatus();
 }
 
-// What the CPU does beside the stage's GPU: feed-forward blocks up to some pass size, the embedding.
+// What the CPU does beside the stage's GPU: feed-forward blocks or parts of them up to some pass size, the embedding.
 absl::Status Runner::MakeHostRoute(const PlacementPlan& plan, const StageOptions& options) {
   int most = -1;
   for (const BlockPlacement& b : plan.blocks) {
     if (b.stage != stage_ || b.home == Home::kDevice) continue;
-    if (b.host_route_max_tokens > 0 || b.block == 0) most = std::max(most, b.host_route_max_tokens);
+    const int tokens = CpuWorkOf(b).LargestPass(max_pass_tokens_);
+    if (tokens > 0 || b.block == 0) most = std::max(most, tokens);
   }
   if (most < 0) return absl::OkStatus();
   // One is left to the thread that queues copies and the one that feeds the GPU.
   const int threads = options.threads > 0 ? options.threads : std::max(1, UsableThreads() - 1);
   MILLRACE_ASSIGN_OR_RETURN(
-      host_, HostRoute::Create(*model_, std::min(most, max_pass_tokens_), threads));
+      host_, HostRoute::Create(*model_, most, threads));
   return absl::OkStatus();
 }
 
@@ -254,7 +256,7 @@ absl::Status Runner::Load(const PlacementPlan& plan, const StageOptions& options
   MILLRACE_RETURN_IF_ERROR(HoldHostWeights(plan, blocks, options));
   MILLRACE_RETURN_IF_ERROR(MakeBackend(plan, options));
   if (gpu) MILLRACE_RETURN_IF_ERROR(MakeHostRoute(plan, options));
-  blocks_.emplace(*model_, max_pass_tokens_, backend_.get(), host_.get());
+  blocks_.emplace(*model_, max_pass_tokens_, backend_.get(), host_.get(), &slices_);
   std::vector<int> attention_layers, on_host;  // by where their caches lie
   for (int b = stage.first_block; b < stage.end_block; ++b) {
     MILLRACE_RETURN_IF_ERROR(PlaceBlock(blocks[b], PlacementOf(plan, b)));

@@ -75,4 +75,11 @@ absl::Status CopyAsync(void* to, const void* from, Bytes size, StreamView stream
       cudaMemcpyAsync(to, from, Count(size), cudaMemcpyDefault, stream.get()));
 }
 
+absl::Status CopyRowsAsync(void* to, const void* from, const SpacedRows& rows, StreamView stream) {
+  if (rows.count == 0) return absl::OkStatus();
+  return MILLRACE_CUDA_STATUS(cudaMemcpy2DAsync(to, Count(rows.bytes), from, Count(rows.stride),
+                                                Count(rows.bytes), static_cast<size_t>(rows.count),
+                                                cudaMemcpyDefault, stream.get()));
+}
+
 }  // namespace millrace::cuda

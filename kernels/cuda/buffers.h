@@ -79,6 +79,14 @@ class HostRegistration {
 // registered host memory.
 absl::Status CopyAsync(void* to, const void* from, Bytes size, StreamView stream);
 
+// `count` rows of `bytes` each, `stride` apart.
+struct SpacedRows {
+  int64_t count = 0;
+  Bytes bytes, stride;
+};
+// The same of rows from `from` on; in `to` they lie without gaps.
+absl::Status CopyRowsAsync(void* to, const void* from, const SpacedRows& rows, StreamView stream);
+
 }  // namespace millrace::cuda
 
 #endif  // MILLRACE_KERNELS_CUDA_BUFFERS_H_

@@ -13,6 +13,9 @@ namespace millrace::cuda {
 // aligned, size a multiple of 4. The stream's device is current.
 absl::Status CopyByKernel(void* to, const void* from, Bytes size, StreamView stream);
 
+// to[i] += from[i] for `count` values, in the same way; `to` is device memory.
+absl::Status AddByKernel(float* to, const float* from, int64_t count, StreamView stream);
+
 }  // namespace millrace::cuda
 
 #endif  // MILLRACE_KERNELS_CUDA_HOST_COPY_H_

@@ -87,7 +87,9 @@ absl::StatusOr<WeightsId> SimBackend::StreamMatrices(absl::Span<const HostTensor
   std::vector<HostTensor> placed = streamed.matrices;
   size_t at = 0;
   for (HostTensor& m : placed) {
-    m.bytes = absl::MakeConstSpan(streamed.registers).subspan(at, m.bytes.size());
+    m.bytes = absl::MakeConstSpan(streamed.registers)
+                  .subspan(at, static_cast<size_t>(m.spec->size.count()));
+    m.row_stride = Bytes(0);
     at += Padded(m);
   }
   MILLRACE_ASSIGN_OR_RETURN(const WeightsId id, PlaceMatrices(placed, biases));
@@ -100,6 +102,34 @@ absl::StatusOr<std::unique_ptr<DeviceMemory>> SimBackend::Allocate(Bytes size, c
   return std::make_unique<Memory>(this, std::move(memory));
 }
 
+// Bytes where the matrix has no gaps, whole rows where it has.
+std::vector<StreamChunk> SimBackend::ChunksOf(const HostTensor& matrix) const {
+  std::vector<StreamChunk> chunks;
+  StreamChunk chunk;
+  if (matrix.row_stride == Bytes(0)) {
+    const auto step = static_cast<size_t>(spec_.chunk.count());
+    for (size_t at = 0; at < matrix.bytes.size(); at += step) {
+      chunk.bytes = matrix.bytes.subspan(at, std::min(step, matrix.bytes.size() - at));
+      chunk.offset = Bytes(static_cast<int64_t>(at));
+      chunks.push_back(chunk);
+    }
+    return chunks;
+  }
+  const TensorSpec& spec = *matrix.spec;
+  chunk.row_bytes = RowBytes(spec.dtype, spec.cols());
+  chunk.row_stride = matrix.row_stride;
+  const int64_t step = std::max<int64_t>(1, spec_.chunk.count() / chunk.row_bytes.count());
+  for (int64_t row = 0; row < spec.rows(); row += step) {
+    chunk.rows = std::min(step, spec.rows() - row);
+    const Bytes length = chunk.row_stride * (chunk.rows - 1) + chunk.row_bytes;
+    chunk.bytes = matrix.bytes.subspan(static_cast<size_t>((chunk.row_stride * row).count()),
+                                       static_cast<size_t>(length.count()));
+    chunk.offset = chunk.row_bytes * row;
+    chunks.push_back(chunk);
+  }
+  return chunks;
+}
+
 StreamGroup SimBackend::GroupOf(const Streamed& streamed) const {
   StreamGroup group;
   group.name = streamed.matrices[0].spec->name;
@@ -108,13 +138,10 @@ StreamGroup SimBackend::GroupOf(const Streamed& streamed) const {
   for (size_t p = 0; p < streamed.matrices.size(); ++p) {
     const HostTensor& m = streamed.matrices[p];
     group.parts.push_back(m.spec->name);
-    const auto step = static_cast<size_t>(spec_.chunk.count());
-    for (size_t at = 0; at < m.bytes.size(); at += step) {
-      StreamChunk chunk;
+    for (StreamChunk chunk : ChunksOf(m)) {
       chunk.group = streamed.index;
       chunk.part = static_cast<int>(p);
-      chunk.bytes = m.bytes.subspan(at, std::min(step, m.bytes.size() - at));
-      chunk.offset = Bytes(static_cast<int64_t>(begin + at));
+      chunk.offset += Bytes(static_cast<int64_t>(begin));
       group.chunks.push_back(chunk);
     }
     begin += Padded(m);
@@ -183,8 +210,12 @@ void SimBackend::Read(Streamed& streamed, absl::Span<const std::byte> group, boo
 bool SimBackend::IsWhole(const Streamed& streamed) {
   size_t at = 0;
   for (const HostTensor& m : streamed.matrices) {
-    if (std::memcmp(streamed.registers.data() + at, m.bytes.data(), m.bytes.size()) != 0) {
-      return false;
+    const auto size = static_cast<size_t>(m.spec->size.count());
+    const bool gaps = m.row_stride > Bytes(0);
+    const size_t row = gaps ? size / static_cast<size_t>(m.spec->rows()) : size;
+    for (size_t r = 0; r * row < size; ++r) {
+      const std::byte* expected = m.bytes.data() + r * static_cast<size_t>(m.row_stride.count());
+      if (std::memcmp(streamed.registers.data() + at + r * row, expected, row) != 0) return false;
     }
     at += Padded(m);
   }
@@ -193,6 +224,7 @@ bool SimBackend::IsWhole(const Streamed& streamed) {
 
 absl::Status SimBackend::Queue(WeightsId weights, int64_t rows, Op op) {
   const absl::Duration time = ProductTime(weights, rows);
+  device_part_ += group_bytes_[static_cast<size_t>(weights.value)];
   const auto found = streamed_.find(weights.value);
   if (found == streamed_.end()) {
     device_->Compute(time, nullptr,

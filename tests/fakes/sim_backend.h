@@ -95,6 +95,10 @@ class SimBackend : public Backend {
   absl::StatusOr<FloatView> ReadHidden() override;
   absl::StatusOr<FloatView> HostRows(int64_t n) override;
   absl::Status WriteHidden() override;
+  absl::Status SendHidden() override;
+  absl::StatusOr<FloatView> AwaitHidden() override;
+  absl::StatusOr<FloatView> PartRows() override;
+  absl::Status AddPart() override;
 
  private:
   class Memory;
@@ -113,6 +117,7 @@ class SimBackend : public Backend {
   void Queue(Op op);
   // A product of `rows` rows.
   absl::Status Queue(WeightsId weights, int64_t rows, Op op);
+  std::vector<StreamChunk> ChunksOf(const HostTensor& matrix) const;
   static void Read(Streamed& streamed, absl::Span<const std::byte> group, bool odd_lines);
   static bool IsWhole(const Streamed& streamed);
   absl::Status Synchronize();
@@ -128,6 +133,9 @@ class SimBackend : public Backend {
   std::vector<Bytes> group_bytes_;    // by WeightsId
   std::map<int, Streamed> streamed_;  // by WeightsId
   std::vector<float> host_rows_;      // what copies of hidden states read and write
+  std::vector<float> part_rows_;      // what the host adds to them
+  absl::Time hidden_sent_;            // when the copy last queued is made
+  Bytes device_part_;                 // weights of products queued since then
   absl::Status failure_;              // of work that was queued
   // Of the pass begun; the caller's may be gone before the work is done.
   Pass pass_;

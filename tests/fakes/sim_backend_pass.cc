@@ -1,4 +1,5 @@
 // Passes on the simulated device; loading, streaming and time are in sim_backend.cc.
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -96,13 +97,47 @@ void SimBackend::CopyRows(FloatView from, FloatView to) const {
 }
 
 absl::StatusOr<FloatView> SimBackend::ReadHidden() {
+  MILLRACE_RETURN_IF_ERROR(SendHidden());
+  return AwaitHidden();
+}
+
+absl::Status SimBackend::SendHidden() {
   const FloatView rows = RowsOfHost(static_cast<int64_t>(pass_.tokens.size()));
   Queue([this, rows] {
     CopyRows(cpu_->buffers().hidden, rows);
     return absl::OkStatus();
   });
-  MILLRACE_RETURN_IF_ERROR(Synchronize());
-  return rows;
+  hidden_sent_ = std::max(device_->Now(), device_->compute_end());
+  device_part_ = Bytes(0);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<FloatView> SimBackend::AwaitHidden() {
+  RunUntil(hidden_sent_);
+  MILLRACE_RETURN_IF_ERROR(failure_);
+  return RowsOfHost(static_cast<int64_t>(pass_.tokens.size()));
+}
+
+absl::StatusOr<FloatView> SimBackend::PartRows() {
+  part_rows_.resize(host_rows_.size());
+  return FloatView(part_rows_.data(), static_cast<int64_t>(pass_.tokens.size()), model_.d_model);
+}
+
+// The CPU has computed since AwaitHidden what the device does not.
+absl::Status SimBackend::AddPart() {
+  if (spec_.dram > Bandwidth()) {
+    const Bytes part = std::max(Bytes(0), mean_feed_forward_ - device_part_);
+    RunUntil(device_->Now() + part / spec_.dram);
+  }
+  MILLRACE_ASSIGN_OR_RETURN(const FloatView more, PartRows());
+  Queue([this, more] {
+    const FloatView hidden = cpu_->buffers().hidden;
+    for (int64_t r = 0; r < more.rows; ++r) {
+      for (int64_t c = 0; c < more.cols; ++c) hidden.row(r)[c] += more.row(r)[c];
+    }
+    return absl::OkStatus();
+  });
+  return absl::OkStatus();
 }
 
 absl::StatusOr<FloatView> SimBackend::HostRows(int64_t n) {

@@ -1,5 +1,7 @@
 #include "kernels/matmul.h"
 
+#include <cstring>
+
 #include "kernels/matmul_driver.h"
 #include "tests/kernels/matmul_cases.h"
 
@@ -56,6 +58,35 @@ TEST_P(MatmulTest, BiasAccumulateAndUnalignedWeights) {
     CheckCase({GetParam(), 35, 256, n, true, false, false}, rng);
     CheckCase({GetParam(), 35, 256, n, false, true, true}, rng);
     CheckCase({GetParam(), 35, 256, n, true, true, true}, rng);
+  }
+}
+
+// Some columns of a matrix, read where they lie, are the same matrix without gaps.
+TEST_P(MatmulTest, ColumnsInPlace) {
+  std::mt19937_64 rng(4711);
+  const DType dtype = GetParam();
+  constexpr int64_t kRows = 37, kCols = 1280, kFirst = 256, kEnd = 1024;
+  const auto bytes = [&](int64_t cols) {
+    return static_cast<size_t>(RowBytes(dtype, cols).count());
+  };
+  for (int64_t n : {1, 4, 7, 12, 40}) {
+    const MatmulData whole({dtype, kRows, kCols, n}, rng);
+    MatmulData packed({dtype, kRows, kEnd - kFirst, n}, rng);
+    for (size_t r = 0; r < kRows; ++r) {
+      std::memcpy(packed.weights.data() + r * bytes(kEnd - kFirst),
+                  whole.weights.data() + r * bytes(kCols) + bytes(kFirst), bytes(kEnd - kFirst));
+    }
+    const auto in_place = [&](const CpuContext& context, FloatView x,
+                              absl::Span<const MatmulTarget> targets) {
+      MatmulTarget target = targets[0];
+      target.w.data = whole.weights.data() + bytes(kFirst);
+      target.w.row_stride = RowBytes(dtype, kCols);
+      Matmul(context, x, {&target, 1});
+    };
+    for (CpuIsa isa : AvailableIsas()) {
+      EXPECT_EQ(RunMatmul(packed, isa, 2, in_place), RunMatmul(packed, isa, 2, Matmul))
+          << packed.c.Name() << " " << CpuIsaName(isa);
+    }
   }
 }
 

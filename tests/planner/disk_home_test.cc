@@ -153,7 +153,7 @@ TEST(DiskHomeTest, RandomBudgets) {
       host.devices[1].id = DeviceId("gpu1");
       host.devices[1].budget = Bytes(static_cast<int64_t>(5 + rng() % 30) * 1_GiB);
     }
-    p.routes = static_cast<RoutePolicy>(rng() % 3);
+    p.routes = static_cast<RoutePolicy>(rng() % 5);
     const auto result = Solve(p);
     ASSERT_TRUE(result.ok()) << "problem " << i << ": " << result.status();
     if (result->plan) with_disk += CountAt(*result->plan, Home::kDisk) > 0;

@@ -45,6 +45,41 @@ TEST(PassSimulatorTest, ResidentAndCpuStepsFollowEachOther) {
   EXPECT_DOUBLE_EQ(t.copy, 0);
 }
 
+// A hop, then the CPU's part beside two streamed slices, then the sum.
+std::vector<PassStep> Split(Bytes on_cpu, double compute, Bytes first, Bytes second) {
+  PassStep hop = OnCpu(on_cpu, compute, 0.25), join = OnGpu(0.25);
+  hop.cpu_beside = true;
+  join.joins = true;
+  return {hop, Streamed(0.5, first), Streamed(0.5, second), join};
+}
+
+TEST(PassSimulatorTest, ASplitBlockTakesTheLongerOfItsParts) {
+  // The CPU is done first: copies end at 1 and 2 s, the second op at 2.5.
+  PassTimes t = SimulatePasses(Split(Bytes(0), 1, 10 * kGB, 10 * kGB), kRates, 20 * kGB, 1);
+  EXPECT_DOUBLE_EQ(t.ends[0], 2.75);
+  EXPECT_DOUBLE_EQ(t.cpu, 1);
+  EXPECT_DOUBLE_EQ(t.gpu, 0.25 + 1 + 0.25);
+  EXPECT_DOUBLE_EQ(t.copy, 2.75) << "on into the next pass, as far as the ring has room";
+  // The CPU is last: from 0.25 on, at 12 beside copies and at 20 behind them.
+  t = SimulatePasses(Split(20 * kGB, 4, 10 * kGB, 10 * kGB), kRates, 20 * kGB, 1);
+  EXPECT_DOUBLE_EQ(t.ends[0], 0.25 + 4 + 0.25);
+  EXPECT_DOUBLE_EQ(t.cpu, 4);
+  // Two passes: what was copied ahead makes the second one the CPU's alone.
+  t = SimulatePasses(Split(Bytes(0), 3, 10 * kGB, 10 * kGB), kRates, 20 * kGB, 2);
+  EXPECT_DOUBLE_EQ(t.ends[0], 3.5);
+  EXPECT_DOUBLE_EQ(t.ends[1], 7.0);
+}
+
+TEST(PassSimulatorTest, BothPartsOfASplitBlockShareTheHostsMemory) {
+  // 12 GB at 12 a second beside the copy of one second, which no other follows.
+  const std::vector<PassStep> steps = Split(24 * kGB, 0, 30 * kGB, 30 * kGB);
+  const PassTimes t = SimulatePasses(steps, kRates, 30 * kGB, 1);
+  // Copies without a pause until the ring's one group is in use from 3 to 3.5 s; meanwhile the CPU
+  // has read from 0.25 s on at 12 GB/s and is done at 2.25.
+  EXPECT_DOUBLE_EQ(t.cpu, 2);
+  EXPECT_DOUBLE_EQ(t.ends[0], 3 + 0.5 + 3 + 0.5 + 0.25);
+}
+
 TEST(PassSimulatorTest, AComputeBoundCpuStepTakesItsProducts) {
   const PassTimes t = SimulatePasses({OnCpu(20 * kGB, 3)}, kRates, Bytes(0), 1);
   EXPECT_DOUBLE_EQ(t.ends[0], 3);

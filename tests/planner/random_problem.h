@@ -117,7 +117,7 @@ inline PlacementProblem RandomProblem(std::mt19937& rng) {
   }
   if (rng() % 4 == 0) p.pins.push_back({"blk.0.*", "w0"});
   if (rng() % 8 == 0) p.pins.push_back({"blk.*.ffn", "host"});
-  if (rng() % 4 == 0) p.routes = rng() % 2 ? RoutePolicy::kCpu : RoutePolicy::kStream;
+  if (rng() % 4 == 0) p.routes = static_cast<RoutePolicy>(1 + rng() % 4);
   for (HostSpec& host : p.cluster.hosts) {
     if (rng() % 2) host.cpu_rates = RandomCpuRates(rng, host.dram_bandwidth);
   }

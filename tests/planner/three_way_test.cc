@@ -168,7 +168,8 @@ TEST(ThreeWayTest, RoutesFallFromCpuToStreamAndStayInterleaved) {
 }
 
 TEST(ThreeWayTest, MeasuredProductsSetTheRoutes) {
-  const PlacementProblem p = Llama70BOn(MeasuredMachine(), 24_GiB);
+  PlacementProblem p = Llama70BOn(MeasuredMachine(), 24_GiB);
+  p.routes = RoutePolicy::kWhole;
   const PlacementPlan plan = Planned(p);
   ASSERT_TRUE(ValidatePlan(p, plan).ok()) << ValidatePlan(p, plan);
   const size_t all = StreamedPlaces(plan, 513).size();
@@ -200,7 +201,10 @@ TEST(ThreeWayTest, DecodeIsNoFasterThanProductsAndMemory) {
     double cpu = 0, copies = 0;  // bytes
     for (const BlockPlacement& b : plan.blocks) {
       if (b.home != Home::kHost || b.block == 0) continue;
-      (b.host_route_max_tokens >= batch ? cpu : copies) += static_cast<double>(b.weights.count());
+      const int all = memory.Units(b.block);
+      const double part = all > 0 ? CpuWorkOf(b).Units(batch, all) / static_cast<double>(all) : 0;
+      cpu += part * static_cast<double>(b.weights.count());
+      copies += (1 - part) * static_cast<double>(b.weights.count());
     }
     const double rate = 1 / CpuSecondsPerByte(p.cluster.hosts[0].cpu_rates, batch);
     // Of eight passes, in which the ring may have got fuller by a group.
@@ -375,7 +379,8 @@ TEST(ThreeWayTest, TheTableShowsHomesRoutesAndRing) {
 }
 
 TEST(ThreeWayValidatorTest, CatchesDamage) {
-  const PlacementProblem p = Llama70BOn(kReferenceMachine, 24_GiB);
+  PlacementProblem p = Llama70BOn(kReferenceMachine, 24_GiB);
+  p.routes = RoutePolicy::kWhole;
   const PlacementPlan good = Planned(p);
   int on_cpu = -1, resident = -1;
   for (const BlockPlacement& b : good.blocks) {

@@ -57,6 +57,7 @@ PlacementPlan SmallPlan() {
                  {1, "blk.0.attn", 0, Home::kDevice, 0, Bytes(10), "f16", Home::kHost},
                  {2, "blk.0.ffn", 1, Home::kHost, 3, Bytes(20), "q8_0"},
                  {3, "head", 1, Home::kDisk, 0, Bytes(0), "f16"}};
+  plan.blocks[2].cpu_shares = {{8, 512}, {64, 256}};
   plan.ledger = {{WorkerId("w0"), "cpu", Purpose::kStreamRing, Bytes(5)}};
   plan.totals = {{WorkerId("w0"), "cpu", Bytes(100), Bytes(50)}};
   plan.predicted.decode_batch = 2;
@@ -111,10 +112,45 @@ TEST(ConvertTest, PlanSurvivesTheRoundTripThroughJson) {
   EXPECT_EQ(back->blocks[3].home, Home::kDisk);
   EXPECT_EQ(back->blocks[1].kv_home, Home::kHost);
   EXPECT_EQ(back->blocks[2].kv_home, Home::kDevice);
+  ASSERT_EQ(back->blocks[2].cpu_shares.size(), 2u);
+  EXPECT_EQ(back->blocks[2].cpu_shares[1].max_tokens, 64);
+  EXPECT_EQ(back->blocks[2].cpu_shares[1].units, 256);
   EXPECT_EQ(back->stages[1].stream_ring, Bytes(512));
   EXPECT_EQ(back->predicted.decode_batch, 2);
   EXPECT_EQ(back->ledger[0].purpose, Purpose::kStreamRing);
   EXPECT_EQ(back->predicted.ttft, absl::Milliseconds(12.5));
+}
+
+// Made before blocks could be split.
+TEST(ConvertTest, PlansOfVersionOneAreReadAsTheyAre) {
+  v1::PlacementPlan wire = ToProto(SmallPlan());
+  wire.set_format_version(1);
+  wire.mutable_blocks(2)->clear_cpu_shares();
+  const absl::StatusOr<PlacementPlan> plan = FromProto(wire);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->format_version, 1);
+  EXPECT_TRUE(plan->blocks[2].cpu_shares.empty());
+  EXPECT_EQ(CpuWorkOf(plan->blocks[2]).Units(3, 1024), 1024);
+  EXPECT_EQ(CpuWorkOf(plan->blocks[2]).Units(4, 1024), 0);
+}
+
+TEST(CpuWorkTest, GoesByTheSizeOfThePass) {
+  BlockPlacement block;
+  EXPECT_EQ(CpuWorkOf(block).Units(1, 1024), 0);
+  block.host_route_max_tokens = 2;
+  block.cpu_shares = {{8, 768}, {32, 0}, {64, 256}};
+  EXPECT_EQ(CpuWorkOf(block).Units(1, 1024), 1024);
+  EXPECT_EQ(CpuWorkOf(block).Units(3, 1024), 768);
+  EXPECT_EQ(CpuWorkOf(block).Units(8, 1024), 768);
+  EXPECT_EQ(CpuWorkOf(block).Units(9, 1024), 0);
+  EXPECT_EQ(CpuWorkOf(block).Units(64, 1024), 256);
+  EXPECT_EQ(CpuWorkOf(block).Units(65, 1024), 0);
+  EXPECT_EQ(CpuWorkOf(block).LeastUnits(2, 1024), 1024);
+  EXPECT_EQ(CpuWorkOf(block).LeastUnits(5, 1024), 768);
+  EXPECT_EQ(CpuWorkOf(block).LeastUnits(64, 1024), 0);
+  EXPECT_EQ(CpuWorkOf(block).LargestPass(5), 5);
+  EXPECT_EQ(CpuWorkOf(block).LargestPass(20), 8);
+  EXPECT_EQ(CpuWorkOf(block).LargestPass(512), 64);
 }
 
 TEST(ConvertTest, BadPlanFieldsAreNamed) {
@@ -127,7 +163,7 @@ TEST(ConvertTest, BadPlanFieldsAreNamed) {
   };
   const std::string version = refusal([](v1::PlacementPlan& p) { p.set_format_version(9); });
   EXPECT_THAT(version, HasSubstr("version 9"));
-  EXPECT_THAT(version, HasSubstr("version 1"));
+  EXPECT_THAT(version, HasSubstr("versions 1 to 2"));
   EXPECT_THAT(refusal([](v1::PlacementPlan& p) { p.mutable_stages(1)->set_first_block(3); }),
               HasSubstr("stages[1].first_block"));
   EXPECT_THAT(refusal([](v1::PlacementPlan& p) { p.mutable_stages(0)->set_end_block(0); }),
@@ -136,6 +172,10 @@ TEST(ConvertTest, BadPlanFieldsAreNamed) {
               HasSubstr("PlacementPlan.blocks"));
   EXPECT_THAT(refusal([](v1::PlacementPlan& p) { p.mutable_blocks(2)->set_stage(0); }),
               HasSubstr("blocks[2].stage"));
+  EXPECT_THAT(refusal([](v1::PlacementPlan& p) {
+                p.mutable_blocks(2)->mutable_cpu_shares(1)->set_max_tokens(8);
+              }),
+              HasSubstr("blocks[2].cpu_shares.max_tokens"));
   EXPECT_THAT(refusal([](v1::PlacementPlan& p) { p.mutable_stages(1)->set_stream_ring(-1); }),
               HasSubstr("stages[1].stream_ring"));
   EXPECT_THAT(refusal([](v1::PlacementPlan& p) { p.set_slots(0); }), HasSubstr("slots"));

@@ -3,7 +3,7 @@
 //
 // Contract:
 // 1. A backend belongs to one thread (the stage's owner). Ops are ordered; a device runs them
-//    asynchronously and is waited for only in ReadHidden and Collect, and by BeginPass for the pass
+//    asynchronously and is waited for only in ReadHidden, AwaitHidden and Collect, and by BeginPass for the pass
 //    before.
 // 2. Load time: Create, then Place or Stream every tensor, Allocate the KV cache, FinishLoading. Then
 //    passes: BeginPass, ops (inside Run), ReadHidden, ShareHidden or Collect.
@@ -167,6 +167,17 @@ class Backend {
   // is not to be touched before the next ReadHidden.
   virtual absl::Status WriteHidden() = 0;
 
+  // Where host and device compute parts of a block at the same time:
+  //   SendHidden(); ... ops of the device's part ...; AwaitHidden(); the host computes; AddPart();
+  // SendHidden queues the copy of the residual stream as the ops before leave it. Does not wait.
+  virtual absl::Status SendHidden() { return NoParts(); }
+  // Waits for that copy, not for what was queued after it: host memory, as ReadHidden gives.
+  virtual absl::StatusOr<FloatView> AwaitHidden() { return NoParts(); }
+  // Host memory [n, d_model] f32, to be written between AwaitHidden and AddPart.
+  virtual absl::StatusOr<FloatView> PartRows() { return NoParts(); }
+  // Queues hidden += PartRows.
+  virtual absl::Status AddPart() { return NoParts(); }
+
   // Whether BeginPass takes rows that lie on a device, and ShareHidden gives such.
   virtual bool takes_device_rows() const { return false; }
   // Does not wait. The residual stream where it lies; the next pass waits on the device before it
@@ -176,6 +187,11 @@ class Backend {
   }
   // What the device took for the pass that ShareHidden gave away; zero while it is not done.
   virtual absl::Duration shared_pass_time() const { return absl::ZeroDuration(); }
+
+ private:
+  static absl::Status NoParts() {
+    return absl::UnimplementedError("this device does not share blocks with the host");
+  }
 };
 
 // The CPU with `options.threads` threads and the best instructions it has.

@@ -83,7 +83,7 @@ absl::Status CudaStreamDevice::Copy(const StreamChunk& chunk, const std::byte* f
                                     Bytes ring_offset) {
   const GroupLayout& layout = layouts_[static_cast<size_t>(chunk.group)];
   const GroupPart& part = layout.parts[static_cast<size_t>(chunk.part)];
-  const Bytes size(static_cast<int64_t>(chunk.bytes.size()));
+  const Bytes size = chunk.size();
   MILLRACE_CHECK(size <= options_.chunk_bytes && ring_offset + layout.bytes <= ring_.size());
   MILLRACE_CHECK(queued_ - finished_ <= options_.max_queued_copies);
   // Kernels are launched on the calling thread's device.
@@ -91,7 +91,11 @@ absl::Status CudaStreamDevice::Copy(const StreamChunk& chunk, const std::byte* f
   const Stage& stage = stages_[static_cast<size_t>(queued_) % stages_.size()];
   MILLRACE_RETURN_IF_ERROR(stage.tiled.Block(copies_.view()));
   MILLRACE_RETURN_IF_ERROR(timed(queued_).begin.Record(copies_.view()));
-  MILLRACE_RETURN_IF_ERROR(cuda::CopyAsync(stage.memory, from, size, copies_.view()));
+  MILLRACE_RETURN_IF_ERROR(
+      chunk.row_stride > Bytes(0)
+          ? cuda::CopyRowsAsync(stage.memory, from, {chunk.rows, chunk.row_bytes, chunk.row_stride},
+                                copies_.view())
+          : cuda::CopyAsync(stage.memory, from, size, copies_.view()));
   MILLRACE_RETURN_IF_ERROR(timed(queued_).end.Record(copies_.view()));
   MILLRACE_RETURN_IF_ERROR(timed(queued_).end.Block(arrivals_.view()));
   const Bytes offset = ring_offset + layout.PartOffset(static_cast<size_t>(chunk.part));

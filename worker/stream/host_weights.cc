@@ -167,6 +167,7 @@ HostBytes HostWeights::BytesOf(HostBytes tensor) const {
 bool HostWeights::Request(const StreamChunk& chunk) {
   const Place* place = Find(chunk.bytes);
   if (place != nullptr && place->home == Home::kDisk) {
+    MILLRACE_CHECK(chunk.row_stride == Bytes(0));  // what is on disk streams whole
     const Bytes skip(chunk.bytes.data() - place->bytes.data());
     if (!reader_->Request({place->disk.file, place->disk.offset + skip, SizeOf(chunk.bytes)})) {
       return false;

@@ -19,6 +19,18 @@ absl::Duration TimeFor(size_t bytes, Bandwidth rate) {
   return std::max(kLeast, Bytes(static_cast<int64_t>(bytes)) / rate);
 }
 
+// The chunk's rows one behind the other, as a link leaves them.
+void Pack(const StreamChunk& chunk, const std::byte* from, std::byte* to) {
+  if (chunk.row_stride == Bytes(0)) {
+    std::memcpy(to, from, chunk.bytes.size());
+    return;
+  }
+  const auto row = static_cast<size_t>(chunk.row_bytes.count());
+  for (int64_t r = 0; r < chunk.rows; ++r) {
+    std::memcpy(to + static_cast<size_t>(r) * row, from + r * chunk.row_stride.count(), row);
+  }
+}
+
 }  // namespace
 
 SimStreamDevice::SimStreamDevice(const SimStreamSpec& spec)
@@ -62,7 +74,7 @@ absl::Status SimStreamDevice::Copy(const StreamChunk& chunk, const std::byte* fr
                                    Bytes ring_offset) {
   absl::MutexLock lock(&mu_);
   MILLRACE_RETURN_IF_ERROR(failure_);
-  const size_t size = chunk.bytes.size();
+  const auto size = static_cast<size_t>(chunk.size().count());
   const size_t at = static_cast<size_t>((ring_offset + chunk.offset).count());
   MILLRACE_CHECK(at + size <= ring_.size());
   absl::Time& stage = stage_free_[next_stage_++ % stage_free_.size()];
@@ -76,7 +88,7 @@ absl::Status SimStreamDevice::Copy(const StreamChunk& chunk, const std::byte* fr
   stage = place_free_ = begin + TimeFor(size, spec_.place);
   auto staged = std::make_shared<std::vector<std::byte>>(size);
   // Events run in Advance, under the lock.
-  At(span.end, false, [staged, from, size] { std::memcpy(staged->data(), from, size); });
+  At(span.end, false, [staged, from, chunk] { Pack(chunk, from, staged->data()); });
   std::byte* to = ring_.data() + at;
   At(begin, true, [to, size] { std::memset(to, static_cast<int>(kTorn), size); });
   At(place_free_, false, [staged, to, size] { std::memcpy(to, staged->data(), size); });
@@ -190,7 +202,7 @@ absl::StatusOr<HostChunk> SimChunkSource::Take(const StreamChunk& chunk, absl::D
   if (fail_after_ >= 0 && fail_after_-- == 0) return absl::DataLossError("simulated disk error");
   if (rate_.bytes_per_second() > 0) {
     disk_free_ = std::max(disk_free_, device_->Now()) +
-                 Bytes(static_cast<int64_t>(chunk.bytes.size())) / rate_;
+                 chunk.size() / rate_;
     device_->HoldNextCopy(disk_free_);
   }
   return HostChunk{chunk.bytes.data(), absl::ZeroDuration()};

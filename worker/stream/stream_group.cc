@@ -32,8 +32,15 @@ absl::StatusOr<StreamGroup> MakeStreamGroup(int index, absl::Span<const HostTens
       chunk.part = static_cast<int>(p);
       chunk.first_row = row;
       chunk.rows = std::min(step, spec.rows() - row);
-      chunk.bytes = matrices[p].bytes.subspan(static_cast<size_t>(row * row_bytes),
-                                              static_cast<size_t>(chunk.rows * row_bytes));
+      const Bytes gapped = matrices[p].row_stride;
+      const int64_t stride = gapped > Bytes(0) ? gapped.count() : row_bytes;
+      chunk.bytes =
+          matrices[p].bytes.subspan(static_cast<size_t>(row * stride),
+                                    static_cast<size_t>((chunk.rows - 1) * stride + row_bytes));
+      if (gapped > Bytes(0)) {
+        chunk.row_stride = gapped;
+        chunk.row_bytes = Bytes(row_bytes);
+      }
       chunk.offset = layout.PartOffset(p) + TiledBytes(tiles.dtype, row, tiles.cols);
       group.chunks.push_back(chunk);
     }

@@ -20,8 +20,14 @@ struct StreamChunk {
   int part = 0;                       // matrix of the group
   int64_t first_row = 0;              // a multiple of 16
   int64_t rows = 0;                   // a multiple of 16, but for a matrix's last chunk
-  absl::Span<const std::byte> bytes;  // as they lie in the file
+  absl::Span<const std::byte> bytes;  // as they lie in the file, gaps between rows included
+  Bytes row_stride{}, row_bytes{};    // where there are gaps; 0: none
   Bytes offset;  // where their tiles begin, from the start of the group's ring bytes
+
+  // What crosses the link.
+  Bytes size() const {
+    return row_stride > Bytes(0) ? row_bytes * rows : Bytes(static_cast<int64_t>(bytes.size()));
+  }
 };
 
 // The matrices of one op, brought to the device together.

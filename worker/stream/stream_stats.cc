@@ -39,7 +39,7 @@ void StreamRecorder::Queued(const StreamChunk& chunk, absl::Time now) {
                                 ? static_cast<StreamStall>(longest - blocked_.begin())
                                 : StreamStall::kThread;
   blocked_ = {};
-  pending_.push_back({chunk.group, Bytes(static_cast<int64_t>(chunk.bytes.size())), now, cause});
+  pending_.push_back({chunk.group, chunk.size(), now, cause});
   ++queued_;
 }
 

@@ -2,9 +2,11 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <deque>
 #include <thread>
 
 #include "tests/worker/stream/cuda_stream_testing.h"
+#include "worker/tensor_slices.h"
 
 namespace millrace {
 namespace {
@@ -144,6 +146,86 @@ TEST_F(CudaStreamTest, LinkIsBusyAcrossPasses) {
   // Times are the host's clock.
   EXPECT_GT(stats.first_begin, begin - absl::Milliseconds(50));
   EXPECT_LT(stats.last_end, absl::Now() + absl::Milliseconds(50));
+}
+
+// Some columns of each matrix, copied row by row out of the whole one.
+class CudaSliceTest : public CudaStreamTest {
+ protected:
+  // Columns [cut, end) of whole_ are what streams.
+  void CutAt(int64_t cut) {
+    if (whole_.empty()) whole_ = matrices_;
+    for (size_t g = 0; g < whole_.size(); ++g) {
+      const HostTensor& m = whole_[g][0];
+      matrices_[g] = {slices_.Columns(m, cut, m.spec->cols())};
+      layouts_[g] = LayOutGroup(matrices_[g]);
+    }
+  }
+  // What WeightPool makes of the same columns without gaps.
+  void PlacePacked() {
+    const std::vector<std::vector<HostTensor>> slices = matrices_;
+    for (std::vector<HostTensor>& group : matrices_) {
+      HostTensor& m = group[0];
+      const int64_t row = RowBytes(m.spec->dtype, m.spec->cols()).count();
+      std::vector<std::byte>& bytes = packed_.emplace_back();
+      for (int64_t r = 0; r < m.spec->rows(); ++r) {
+        const std::byte* from = m.bytes.data() + r * m.row_stride.count();
+        bytes.insert(bytes.end(), from, from + row);
+      }
+      m.bytes = bytes;
+      m.row_stride = Bytes(0);
+    }
+    PlaceAll();
+    matrices_ = slices;
+  }
+  double GigabytesPerSecond(const std::vector<int>& order) {
+    const StreamStats before = streamer_->stream().stats();
+    const absl::Time begin = absl::Now();
+    for (int pass = 0; pass < 10; ++pass) {
+      EXPECT_TRUE(streamer_->BeginPass(order).ok());
+      for (int g : order) {
+        auto lease = streamer_->Acquire(g, stream(), kAcquireTimeout);
+        EXPECT_TRUE(lease.ok()) << lease.status();
+      }
+      Wait();
+    }
+    const Bytes copied = streamer_->stream().stats().copied - before.copied;
+    return static_cast<double>(copied.count()) / absl::ToDoubleSeconds(absl::Now() - begin) / 1e9;
+  }
+
+  TensorSlices slices_{TensorSlices::Use::kDevice};
+  std::vector<std::vector<HostTensor>> whole_;
+  std::deque<std::vector<std::byte>> packed_;
+};
+
+TEST_F(CudaSliceTest, TilesOfColumnsAreThoseOfTheColumnsAlone) {
+  std::vector<std::vector<Shape>> groups;
+  for (DType d : kAllDTypes) groups.push_back({{d, 700, 2048}});
+  MakeFile("/tmp", groups);
+  CutAt(768);
+  PlacePacked();
+  CudaStreamOptions options;
+  options.chunk_bytes = 256_KiB;
+  MakeStream(RoundUp(LargestGroup() * 3, 256_B), InPlace(), options);
+  std::vector<int> order;
+  for (int g = 0; g < static_cast<int>(layouts_.size()); ++g) order.push_back(g);
+  for (int pass = 0; pass < 3; ++pass) ASSERT_NO_FATAL_FAILURE(RunPass(order));
+}
+
+// Not a test of speed, but what it prints says where blocks are best cut: a Q6_K block of 256 columns
+// is 210 bytes, of which eight are a multiple of 16.
+TEST_F(CudaSliceTest, ColumnsStreamNearTheLinksRate) {
+  std::vector<std::vector<Shape>> groups;
+  for (int g = 0; g < 3; ++g) groups.push_back({{DType::kQ4_K, 2048, 28672}});
+  for (int g = 0; g < 3; ++g) groups.push_back({{DType::kQ6_K, 2048, 28672}});
+  MakeFile("/tmp", groups);
+  const Bytes ring = LargestGroup() * 3;
+  for (const int64_t cut : {0, 256, 1024, 2048, 8192, 15360, 16384, 24576, 27648}) {
+    CutAt(cut);
+    MakeStream(ring, InPlace());
+    const double q4 = GigabytesPerSecond({0, 1, 2}), q6 = GigabytesPerSecond({3, 4, 5});
+    std::printf("columns from %5lld on: Q4_K %.1f GB/s, Q6_K %.1f GB/s\n",
+                static_cast<long long>(cut), q4, q6);
+  }
 }
 
 }  // namespace

@@ -95,6 +95,36 @@ TEST(StreamGroupTest, ChunksCoverEachMatrixInWholeStrips) {
   }
 }
 
+// Columns of a wider matrix: chunks skip from row to row, and what crosses the link has no gaps.
+TEST(StreamGroupTest, ChunksOfColumnsCoverEveryRow) {
+  Matrices m;
+  m.Add(DType::kQ6_K, 100, 1024);
+  TensorSpec spec = *m.tensors[0].spec;
+  spec.shape = {100, 768};
+  const Bytes stride = RowBytes(DType::kQ6_K, 1024), row = RowBytes(DType::kQ6_K, 768);
+  spec.size = row * 100;
+  const HostTensor columns = {&spec,
+                              m.tensors[0].bytes.subspan(static_cast<size_t>((stride - row).count())),
+                              stride};
+  const GroupLayout layout = LayOutGroup({&columns, 1});
+  const auto group = MakeStreamGroup(0, {&columns, 1}, layout, row * 40);
+  ASSERT_TRUE(group.ok()) << group.status();
+  int64_t rows = 0;
+  Bytes crossed;
+  for (const StreamChunk& c : group->chunks) {
+    EXPECT_EQ(c.first_row, rows);
+    EXPECT_EQ(c.bytes.data(), columns.bytes.data() + stride.count() * rows);
+    EXPECT_EQ(c.row_stride, stride);
+    EXPECT_EQ(c.size(), row * c.rows);
+    EXPECT_EQ(Bytes(static_cast<int64_t>(c.bytes.size())), stride * (c.rows - 1) + row);
+    EXPECT_EQ(c.offset, TiledBytes(DType::kQ6_K, rows, 768));
+    rows += c.rows;
+    crossed += c.size();
+  }
+  EXPECT_EQ(rows, 100);
+  EXPECT_EQ(crossed, spec.size);
+}
+
 TEST(StreamGroupTest, RowsTooLongForAChunkNameTheTensor) {
   Matrices m;
   m.Add(DType::kF32, 16, 1024);

@@ -21,7 +21,8 @@ namespace {
 constexpr uint64_t kSeed = 20251126;
 constexpr char kQuantised[] = "../shared/models/quill-7m-q4_k_m.gguf";
 
-// Where the CPU computes a part, logits differ by its kernels' rounding. Elsewhere not at all.
+// Where the CPU computes a part, logits differ by its kernels' rounding, and where it shares a block with
+// the GPU, by the order of the sum too. Elsewhere not at all.
 struct Tolerance {
   float cpu_blocks;
   bool exact_embedding;  // rows of the table come out the same on CPU and GPU
@@ -77,7 +78,7 @@ class ThreeWayGpuTest : public ::testing::Test {
   void CheckRandomPlans(const Tolerance& tolerance, absl::Duration limit) {
     const absl::Time begin = absl::Now();
     constexpr DType kKvTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0};
-    int plans = 0, exact = 0;
+    int plans = 0, exact = 0, split = 0;
     while (plans < 300 && absl::Now() - begin < limit && !HasFailure()) {
       const Script script = RandomScript(rng_, model_->spec().vocab);
       std::vector<int> cuts;
@@ -89,19 +90,24 @@ class ThreeWayGpuTest : public ::testing::Test {
       const Transcript expected = Expected(resident, script);
       for (int i = 0; i < 6 && !HasFailure(); ++i, ++plans) {
         PlacementPlan plan = resident;
-        MoveToHost(rng_, model_->spec(), plan, !model_->PathOf(0).empty());
+        MoveToHost(rng_, model_->spec(), plan, !model_->PathOf(0).empty(), Random(1, 2) == 1);
         if (Random(1, 2) == 1) NoCpuBlocks(plan);
         exact += !HasCpuBlocks(plan);
+        split += HasSplitBlocks(plan);
         ExpectTranscript(plan, script, expected, tolerance);
       }
     }
-    std::cout << plans << " plans, " << exact << " of them without CPU blocks, seed " << kSeed
+    std::cout << plans << " plans, " << exact << " of them without CPU blocks, " << split
+              << " with split ones, seed " << kSeed
               << "\n";
   }
 
   // Everything that was for the CPU streams.
   void NoCpuBlocks(PlacementPlan& plan) {
-    for (BlockPlacement& b : plan.blocks) b.host_route_max_tokens = 0;
+    for (BlockPlacement& b : plan.blocks) {
+      b.host_route_max_tokens = 0;
+      b.cpu_shares.clear();
+    }
     for (size_t s = 0; s < plan.stages.size(); ++s) {
       const RingBounds bounds = RingOf(model_->spec(), plan, static_cast<int>(s));
       plan.stages[s].stream_ring = std::max(plan.stages[s].stream_ring, bounds.least);
@@ -139,6 +145,18 @@ class ThreeWayGpuTest : public ::testing::Test {
     for (size_t s = 0; s < plan.stages.size(); ++s) {
       plan.stages[s].stream_ring =
           RingOf(model_->spec(), plan, static_cast<int>(s)).least + Bytes(more_ring);
+    }
+  }
+
+  // All feed-forward blocks in host memory; in every pass the CPU computes their first `units`.
+  void SplitAll(PlacementPlan& plan, int units) {
+    for (size_t b = 2; b + 1 < plan.blocks.size(); b += 2) {
+      plan.blocks[b].home = Home::kHost;
+      plan.blocks[b].host_route_max_tokens = 0;
+      plan.blocks[b].cpu_shares = {{plan.max_pass_tokens, units}};
+    }
+    for (size_t s = 0; s < plan.stages.size(); ++s) {
+      plan.stages[s].stream_ring = RingOf(model_->spec(), plan, static_cast<int>(s)).least;
     }
   }
 
@@ -186,6 +204,20 @@ TEST_F(ThreeWayGpuTest, NothingStreamsWhereTheCpuComputesEveryPass) {
   }
 }
 
+// The ring holds the largest slice and no more.
+TEST_F(ThreeWayGpuTest, EveryBlockSplitBetweenCpuAndGpu) {
+  for (const int pass : {3, 8, 40, 100, 300}) {
+    const Script script = LongScript(pass);
+    const PlacementPlan resident = ResidentPlan(model_->spec(), script, DType::kF16);
+    const Transcript expected = Expected(resident, script);
+    for (const int units : {256, 512}) {
+      PlacementPlan plan = resident;
+      SplitAll(plan, units);
+      ASSERT_NO_FATAL_FAILURE(ExpectTranscript(plan, script, expected, kF16));
+    }
+  }
+}
+
 TEST_F(ThreeWayGpuTest, RingTooSmallForAGroupIsRefusedAtLoad) {
   PlacementPlan plan = ResidentPlan(model_->spec(), LongScript(64), DType::kF16);
   AllToHost(plan, 0, -256);
@@ -218,6 +250,7 @@ TEST_F(ThreeWayGpuTest, StoppedInTheMiddleOfStreamedPasses) {
     PlacementPlan plan =
         ResidentPlan(model_->spec(), script, DType::kF16, cuts, {"gpu0", "gpu0#1"});
     AllToHost(plan, round % 4 == 0 ? 8 : 0, 0);
+    if (round % 4 == 1) SplitAll(plan, 512);
     auto stages = Stages(plan);
     ASSERT_TRUE(stages.ok()) << stages.status();
     EngineOptions options;
@@ -250,6 +283,7 @@ TEST_F(ThreeWayGpuTest, DestroyedWhileCopiesAreUnderWay) {
     const Script script = LongScript(round % 2 == 0 ? 20 : 200);
     PlacementPlan plan = ResidentPlan(model_->spec(), script, DType::kF16);
     AllToHost(plan, 0, round % 3 == 0 ? 4 << 20 : 0);
+    if (round % 4 == 3) SplitAll(plan, 256);
     auto stages = Stages(plan);
     ASSERT_TRUE(stages.ok()) << stages.status();
     // Nobody waits for a pass without outputs.

@@ -1,12 +1,48 @@
 #include "tests/worker/three_way/random_plan.h"
 
 #include <algorithm>
+#include <climits>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "proto/stream_layout.h"
 #include "tests/fakes/plans.h"
 
 namespace millrace {
+
+namespace {
+
+// The units of a feed-forward block that the CPU computes in some passes, whole blocks left out.
+std::vector<int> CutsOf(const PlacementPlan& plan, const BlockPlacement& placement, int d_ff) {
+  std::set<int> cuts = {CpuWorkOf(placement).Units(plan.max_pass_tokens, d_ff)};
+  for (const CpuShare& share : placement.cpu_shares) {
+    cuts.insert(CpuWorkOf(placement).Units(std::min(share.max_tokens, plan.max_pass_tokens), d_ff));
+  }
+  cuts.erase(d_ff);
+  return {cuts.begin(), cuts.end()};
+}
+
+// Shares at random for host-homed feed-forward blocks.
+void SplitBlocks(std::mt19937_64& rng, const ModelSpec& model, PlacementPlan& plan) {
+  const auto random = [&](int64_t low, int64_t high) {
+    return std::uniform_int_distribution<int64_t>(low, high)(rng);
+  };
+  const std::vector<Block> blocks = BlocksOf(model);
+  for (BlockPlacement& placement : plan.blocks) {
+    const Block& block = blocks[static_cast<size_t>(placement.block)];
+    if (placement.home != Home::kHost || block.kind != BlockKind::kFeedForward) continue;
+    const int d_ff = model.layers[static_cast<size_t>(block.layer)].d_ff;
+    int tokens = placement.host_route_max_tokens;
+    for (const int limit : {1, 2, 7, 20, 64, plan.max_pass_tokens}) {
+      if (limit <= tokens || random(1, 3) == 1) continue;
+      tokens = limit;
+      const int units = kUnitGrain * static_cast<int>(random(0, d_ff / kUnitGrain));
+      placement.cpu_shares.push_back({tokens, units});
+    }
+  }
+}
+
+}  // namespace
 
 PlacementPlan ResidentPlan(const ModelSpec& model, const Script& script, DType kv_type,
                            const std::vector<int>& cuts, const std::vector<std::string>& devices) {
@@ -41,15 +77,22 @@ RingBounds RingOf(const ModelSpec& model, const PlacementPlan& plan, int stage) 
   for (const BlockPlacement& placement : plan.blocks) {
     const Block& block = blocks[static_cast<size_t>(placement.block)];
     if (placement.stage != stage || !Streams(plan, block, placement)) continue;
-    for (const StreamedGroup& group : StreamedGroupsOf(model, block)) {
-      bounds.least = std::max(bounds.least, group.tiled);
-      bounds.all += group.tiled;
+    std::vector<int> cuts = {0};
+    if (block.kind == BlockKind::kFeedForward) {
+      cuts = CutsOf(plan, placement, model.layers[static_cast<size_t>(block.layer)].d_ff);
+    }
+    for (const int cut : cuts) {
+      for (const StreamedGroup& group : StreamedGroupsOf(model, block, cut)) {
+        bounds.least = std::max(bounds.least, group.tiled);
+        if (cut == cuts.front()) bounds.all += group.tiled;
+      }
     }
   }
   return bounds;
 }
 
-void MoveToHost(std::mt19937_64& rng, const ModelSpec& model, PlacementPlan& plan, bool disk) {
+void MoveToHost(std::mt19937_64& rng, const ModelSpec& model, PlacementPlan& plan, bool disk,
+                bool split) {
   const auto random = [&](int64_t low, int64_t high) {
     return std::uniform_int_distribution<int64_t>(low, high)(rng);
   };
@@ -73,6 +116,7 @@ void MoveToHost(std::mt19937_64& rng, const ModelSpec& model, PlacementPlan& pla
     placement.host_route_max_tokens =
         std::min(routes[random(0, std::ssize(routes) - 1)], plan.max_pass_tokens);
   }
+  if (split) SplitBlocks(rng, model, plan);
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     const RingBounds bounds = RingOf(model, plan, static_cast<int>(s));
     Bytes ring = bounds.least;
@@ -84,8 +128,13 @@ void MoveToHost(std::mt19937_64& rng, const ModelSpec& model, PlacementPlan& pla
 
 bool HasCpuBlocks(const PlacementPlan& plan) {
   return std::any_of(plan.blocks.begin(), plan.blocks.end(), [](const BlockPlacement& b) {
-    return b.home == Home::kHost && b.host_route_max_tokens > 0;
+    return b.home == Home::kHost && b.block > 0 && CpuWorkOf(b).LargestPass(INT_MAX) > 0;
   });
+}
+
+bool HasSplitBlocks(const PlacementPlan& plan) {
+  return std::any_of(plan.blocks.begin(), plan.blocks.end(),
+                     [](const BlockPlacement& b) { return !b.cpu_shares.empty(); });
 }
 
 std::string Describe(const PlacementPlan& plan) {
@@ -96,6 +145,9 @@ std::string Describe(const PlacementPlan& plan) {
     if (b.home == Home::kDevice) continue;
     absl::StrAppend(&text, " ", b.name, b.home == Home::kDisk ? "(disk)" : "");
     if (b.host_route_max_tokens > 0) absl::StrAppend(&text, "(", b.host_route_max_tokens, ")");
+    for (const CpuShare& share : b.cpu_shares) {
+      absl::StrAppend(&text, "[", share.max_tokens, ":", share.units, "]");
+    }
   }
   for (const Stage& s : plan.stages) {
     absl::StrAppend(&text, "; ", s.device.value(), " from block ", s.first_block, ", ring ",

@@ -26,13 +26,17 @@ struct RingBounds {
 };
 RingBounds RingOf(const ModelSpec& model, const PlacementPlan& plan, int stage);
 
-// Some of `plan`'s blocks to host memory, with `disk` some to disk, routes for them, a ring from
-// the least one upward; some caches to host memory.
+// Some of `plan`'s blocks to host memory, with `disk` some to disk, routes for them, with `split` shares
+// of them for CPU and GPU by the size of the pass, a ring from the least one upward; some caches to host
+// memory.
 void MoveToHost(std::mt19937_64& rng, const ModelSpec& model, PlacementPlan& plan,
-                bool disk = false);
+                bool disk = false, bool split = false);
 
-// Whether the CPU computes a feed-forward block in some passes.
+// Whether the CPU computes a feed-forward block, or units of one, in some passes.
 bool HasCpuBlocks(const PlacementPlan& plan);
+// Whether some block may be split. The sum over its units is then taken in two parts, which are added
+// last: floats differ from the resident run's even where CPU and device round alike.
+bool HasSplitBlocks(const PlacementPlan& plan);
 
 // For messages: "pass 16: embed H, blk.0.ffn H7, ring 12 KiB".
 std::string Describe(const PlacementPlan& plan);

@@ -44,6 +44,22 @@ TEST_F(SimFailureTest, RingTooSmallForAGroupIsRefusedAtLoad) {
   EXPECT_THAT(std::string(refused.message()), HasSubstr("ffn_gate"));
 }
 
+TEST_F(SimFailureTest, SharesThatCutABlockBadlyAreRefusedAtLoad) {
+  HomeFeedForward(0, 1, 2);
+  SetRing(0);
+  const auto refusal = [&](const std::vector<CpuShare>& shares) {
+    plan_.blocks[2].cpu_shares = shares;
+    return MakeSimStages(model_, plan_, spec_).status();
+  };
+  EXPECT_TRUE(refusal({{4, 768}, {8, 256}, {16, 0}}).ok());
+  for (const std::vector<CpuShare>& shares :
+       {std::vector<CpuShare>{{4, 100}}, {{4, -256}}, {{4, 1024}}, {{2, 256}}, {{4, 256}, {4, 0}}}) {
+    const absl::Status refused = refusal(shares);
+    EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument) << refused;
+    EXPECT_THAT(std::string(refused.message()), HasSubstr("splits blk.0.ffn"));
+  }
+}
+
 TEST_F(SimFailureTest, TheEmbeddedModelLiesOnNoDisk) {
   HomeFeedForward(0, 1, 0);
   SetRing(0);

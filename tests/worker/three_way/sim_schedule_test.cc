@@ -87,6 +87,45 @@ TEST_F(SimScheduleTest, CopiesGoOnWhileTheCpuComputes) {
   }
 }
 
+// Every block cut at a third: what a pass takes is the copies of the tails, or what the CPU takes for
+// the heads and the device for the rest of the model.
+TEST_F(SimScheduleTest, SplitBlocksTakeTheLongerOfTheirParts) {
+  HomeFeedForward(0, 1, 0);
+  constexpr int kUnits = 256;
+  absl::Duration resident, copies;
+  Bytes tail, whole;
+  int64_t blocks = 0;
+  for (size_t b = 0; b < blocks_.size(); ++b) {
+    if (blocks_[b].kind != BlockKind::kFeedForward) {
+      for (const StreamedGroup& group : StreamedGroupsOf(model_->spec(), blocks_[b])) {
+        resident += Of(group.raw, spec_.hbm);
+      }
+      continue;
+    }
+    plan_.blocks[b].cpu_shares = {{kPass, kUnits}};
+    tail = Bytes(0);
+    for (const StreamedGroup& group : StreamedGroupsOf(model_->spec(), blocks_[b], kUnits)) {
+      tail += group.raw;
+    }
+    whole = blocks_[b].weights;
+    ++blocks;
+  }
+  SetRing(kDeep);
+  for (const double dram : {1.0, 4000.0}) {
+    spec_.dram = Bandwidth::GBPerSecond(dram);
+    spec_.chunk = 64_MiB;  // a matrix is one
+    Make();
+    const absl::Duration on_cpu = resident + (whole - tail) / spec_.dram * blocks;
+    copies = tail / spec_.link * blocks;
+    const absl::Duration pass = SteadyPass(1);
+    // To the rounding of each chunk's time.
+    EXPECT_LE(absl::AbsDuration(pass - std::max(on_cpu, copies)), absl::Nanoseconds(200)) << dram;
+    EXPECT_EQ(on_cpu > copies, dram < 100);
+    EXPECT_EQ(sim().stream()->stats().drops, 0);
+    EXPECT_EQ(sim().device().wrong_reads(), 0);
+  }
+}
+
 TEST_F(SimScheduleTest, LargePassesHideTheCopiesBehindTheirProducts) {
   HomeFeedForward(0, 1, 0);
   SetRing(kDeep);

@@ -84,7 +84,9 @@ class CpuBackend : public Backend {
       if (i < biases.size()) {
         MILLRACE_ASSIGN_OR_RETURN(bias, PlaceVector(biases[i]));
       }
-      group.push_back({{matrices[i].bytes.data(), spec.dtype, spec.rows(), spec.cols()}, bias});
+      group.push_back({{matrices[i].bytes.data(), spec.dtype, spec.rows(), spec.cols(),
+                        matrices[i].row_stride},
+                       bias});
     }
     groups_.push_back(std::move(group));
     return WeightsId{static_cast<int>(groups_.size()) - 1};

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/device_allocator.h"
+#include "kernels/cuda/event.h"
 #include "kernels/cuda/graph.h"
 #include "kernels/cuda/host_copy.h"
 #include "kernels/cuda/status.h"
@@ -158,6 +159,10 @@ class CudaBackend : public Backend {
   absl::StatusOr<FloatView> ReadHidden() override;
   absl::StatusOr<FloatView> HostRows(int64_t n) override;
   absl::Status WriteHidden() override;
+  absl::Status SendHidden() override;
+  absl::StatusOr<FloatView> AwaitHidden() override;
+  absl::StatusOr<FloatView> PartRows() override { return PinnedRows(shape_.rows, &pinned_part_); }
+  absl::Status AddPart() override;
   bool takes_device_rows() const override { return true; }
   absl::StatusOr<HiddenStates> ShareHidden() override;
   absl::Duration shared_pass_time() const override {
@@ -187,8 +192,10 @@ class CudaBackend : public Backend {
   absl::StatusOr<WeightLease> Bring(int group, cuda::StreamView reader) {
     return streamed_.Bring(group, reader, groups_[static_cast<size_t>(group)]);
   }
+  // n rows of `buffer`, which is made where it is not there yet.
+  absl::StatusOr<FloatView> PinnedRows(int64_t n, std::optional<cuda::PinnedBuffer>* buffer);
   // What HostRows gives, without waiting.
-  absl::StatusOr<FloatView> PinnedRows(int64_t n);
+  absl::StatusOr<FloatView> PinnedRows(int64_t n) { return PinnedRows(n, &pinned_hidden_); }
   absl::Status TakeHidden(const HiddenStates& hidden);
   cuda::MatmulInput InputOf(const Activations& x) const;
   cuda::DeferredNorm NormRoom(int which) const;
@@ -217,7 +224,8 @@ class CudaBackend : public Backend {
   int multiprocessors_ = 0;
 
   std::optional<DeviceBuffer> arena_;
-  std::optional<cuda::PinnedBuffer> pinned_meta_, pinned_results_, pinned_hidden_;
+  std::optional<cuda::PinnedBuffer> pinned_meta_, pinned_results_, pinned_hidden_, pinned_part_;
+  std::optional<cuda::Event> hidden_sent_;
   std::optional<WeightPool> pool_;
   // Products of large passes: one of the two, as the device is.
   std::optional<WidePrefill> wide_;
@@ -674,14 +682,14 @@ absl::StatusOr<std::vector<RowOutput>> CudaBackend::Collect(int first, int count
   return out;
 }
 
-absl::StatusOr<FloatView> CudaBackend::PinnedRows(int64_t n) {
+absl::StatusOr<FloatView> CudaBackend::PinnedRows(int64_t n,
+                                                  std::optional<cuda::PinnedBuffer>* buffer) {
   MILLRACE_RETURN_IF_ERROR(Use());
-  if (!pinned_hidden_) {
+  if (!*buffer) {
     const size_t values = static_cast<size_t>(options_.max_pass_tokens) * static_cast<size_t>(model_.d_model);
-    MILLRACE_ASSIGN_OR_RETURN(pinned_hidden_,
-                              cuda::PinnedBuffer::Create(SizeOf(sizeof(float) * values)));
+    MILLRACE_ASSIGN_OR_RETURN(*buffer, cuda::PinnedBuffer::Create(SizeOf(sizeof(float) * values)));
   }
-  return FloatView(static_cast<float*>(pinned_hidden_->data()), n, model_.d_model);
+  return FloatView(static_cast<float*>((*buffer)->data()), n, model_.d_model);
 }
 
 // The pass before may not have been waited for, and its copies read the same memory.
@@ -692,11 +700,29 @@ absl::StatusOr<FloatView> CudaBackend::HostRows(int64_t n) {
 }
 
 absl::StatusOr<FloatView> CudaBackend::ReadHidden() {
+  MILLRACE_RETURN_IF_ERROR(SendHidden());
+  return AwaitHidden();
+}
+
+absl::Status CudaBackend::SendHidden() {
   MILLRACE_ASSIGN_OR_RETURN(const FloatView rows, PinnedRows(shape_.rows));
+  if (!hidden_sent_) {
+    MILLRACE_ASSIGN_OR_RETURN(hidden_sent_, cuda::Event::Create(device_));
+  }
   const Bytes size = SizeOf(sizeof(float) * static_cast<size_t>(rows.rows * rows.cols));
   MILLRACE_RETURN_IF_ERROR(cuda::CopyByKernel(rows.data, At(layout_.hidden), size, stream()));
-  MILLRACE_RETURN_IF_ERROR(stream().Wait(kPassTimeout));
-  return rows;
+  return hidden_sent_->Record(stream());
+}
+
+absl::StatusOr<FloatView> CudaBackend::AwaitHidden() {
+  MILLRACE_CHECK(hidden_sent_.has_value());
+  MILLRACE_RETURN_IF_ERROR(hidden_sent_->Wait(kPassTimeout));
+  return PinnedRows(shape_.rows);
+}
+
+absl::Status CudaBackend::AddPart() {
+  MILLRACE_ASSIGN_OR_RETURN(const FloatView rows, PartRows());
+  return cuda::AddByKernel(At(layout_.hidden), rows.data, rows.rows * rows.cols, stream());
 }
 
 absl::Status CudaBackend::WriteHidden() {

@@ -20,8 +20,14 @@ Word LargestWord(absl::Span<const std::byte> bytes, Word mask) {
   return largest;
 }
 
-// Biased exponent of the largest magnitude.
+bool Joins(const HostTensor& before, const HostTensor& next) {
+  return before.spec->dtype == next.spec->dtype && before.spec->rows() % kTileRows == 0;
+}
+
+}  // namespace
+
 int LargestExponent(const HostTensor& matrix) {
+  if (matrix.largest_exponent >= 0) return matrix.largest_exponent;
   if (matrix.spec->dtype == DType::kBF16) {
     return LargestWord<uint16_t>(matrix.bytes, 0x7fff) >> 7;
   }
@@ -30,12 +36,6 @@ int LargestExponent(const HostTensor& matrix) {
   }
   return 0;
 }
-
-bool Joins(const HostTensor& before, const HostTensor& next) {
-  return before.spec->dtype == next.spec->dtype && before.spec->rows() % kTileRows == 0;
-}
-
-}  // namespace
 
 float TileMultiplier(absl::Span<const HostTensor> matrices) {
   int exponent = 0;

@@ -58,6 +58,10 @@ GroupLayout LayOutGroup(absl::Span<const HostTensor> matrices);
 // for other types and for zeros.
 float TileMultiplier(absl::Span<const HostTensor> matrices);
 
+// Biased exponent of the largest magnitude of a BF16 or F32 matrix; 0 for other types. Reads the matrix
+// through where it is not known.
+int LargestExponent(const HostTensor& matrix);
+
 }  // namespace millrace
 
 #endif  // MILLRACE_WORKER_BACKEND_CUDA_GROUP_LAYOUT_H_
