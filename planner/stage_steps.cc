@@ -61,8 +61,11 @@ void AddHostHomed(const StageView& stage, const StageOffload& offload, PassShape
   Bytes streamed;
   for (const StreamedGroup& g : groups) streamed += g.raw;
   const double limit = offload.OnDisk(i) ? stage.host.disk_bandwidth.bytes_per_second() : 0;
+  // The CPU's part of the sum crosses the link as weights do, and takes its turn from them.
+  const Bytes sum(units > 0 ? int64_t{4} * stage.problem.model.d_model * pass.tokens : 0);
   for (const StreamedGroup& g : groups) {
-    steps.AddStreamed((1 - part) * on_device * Share(g.raw, streamed), g.raw, g.tiled, limit);
+    const Bytes copied = &g == &groups.back() ? g.raw + sum : g.raw;
+    steps.AddStreamed((1 - part) * on_device * Share(g.raw, streamed), copied, g.tiled, limit);
   }
   if (units > 0) steps.EndBeside(hops / 2);
 }

@@ -9,9 +9,8 @@
 // 2. The ring is a circular arena of Stage::stream_ring bytes. A group takes `tiled` bytes in one
 //    piece: where it does not fit before the end, it begins at 0. Its room is taken when its copy
 //    begins and given back when the op has run. The ring holds at least the largest group.
-// 3. Beside the ring lies raw staging, StreamStaging(the largest raw group that streams in any pass), from which the tiles
-// are
-//    made. Ring and staging are the ledger's "stream ring", rounded up together to kDeviceGrain.
+// 3. Beside the ring lies raw staging, StreamStaging(the largest raw group that streams in any pass),
+//    from which the tiles are made. Ring and staging are the ledger's "stream ring", rounded up together to kDeviceGrain.
 // 4. Norm vectors and biases of host-homed blocks are held on the device, with the weights.
 // 5. A feed-forward block takes the host route in passes of up to host_route_max_tokens; attention
 //    and head blocks always stream. A host-homed embedding is looked up by the CPU: rows are
