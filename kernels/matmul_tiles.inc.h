@@ -102,7 +102,8 @@ void UnpackPanelRows(const TilePanel& p, int64_t column, int64_t first, int64_t 
   using C = Codec<T>;
   const int64_t columns = p.ColumnsOf(column), bytes = columns / C::kBlock * C::kBytes;
   const uint8_t* b = p.a.w + (p.begin + first) * p.a.row_bytes + column / C::kBlock * C::kBytes;
-  const int64_t ahead = column + columns < p.a.cols ? bytes : bytes + (p.rows - 1) * p.a.row_bytes;
+  const int64_t skipped = column / C::kBlock * C::kBytes;
+  const int64_t ahead = column + columns < p.a.cols ? bytes : p.rows * p.a.row_bytes - skipped;
   for (int64_t row = first; row < first + count; ++row, b += p.a.row_bytes) {
     for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(b + ahead + i);
     ColumnsToBf16<T>(b, columns, p.Tile(which, row / 16, 0) + 32 * (row % 16), kTileValues);
