@@ -134,9 +134,8 @@ __device__ __forceinline__ void NarrowSwiGlu(const WideParams& p, int row, int w
                                              float* exchange, float (&sum)[Shape::kSums]) {
   const int mine = static_cast<int>(threadIdx.x) % 128, g = lane / 4, t = lane % 4;
   const int pair = warp / 8;
-  // After sums were added: where this very warpgroup's other sums were, read by its threads only.
-  float* up = exchange + (Shape::kSplits > 1 ? 1 : pair) * Shape::kSums * 128 + mine;
-  if constexpr (Shape::kSplits == 1) NamedBarrier<256>(2 + pair);  // the unit before's are read
+  float* up = exchange + pair * Shape::kSums * 128 + mine;
+  NamedBarrier<256>(2 + pair);  // the unit before's are read
   if (warp / 4 % 2 == 1) {
 #pragma unroll
     for (int i = 0; i < Shape::kSums; ++i) up[i * 128] = sum[i] * p.matrix[1].multiplier;
@@ -231,17 +230,14 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
 
 template <DType kType, int kTokens, int kRowParts, bool kHalves, bool kSwiGlu>
 absl::Status LaunchNarrow(const WideParams& p, StreamView stream) {
-  static_assert(kHalves == NarrowHalves(kRowParts, kSwiGlu));
+  static_assert(kHalves == NarrowHalves(kRowParts));
   using Shape = NarrowShape<kType, kTokens, kRowParts, kHalves, kSwiGlu>;
   return LaunchResident<Shape>(NarrowMatmulKernel<Shape>, p, stream);
 }
 
 template <DType kType, int kTokens>
 absl::Status LaunchNarrowTokens(const WideParams& p, bool swiglu, StreamView stream) {
-  if (swiglu) {
-    return p.row_parts == 2 ? LaunchNarrow<kType, kTokens, 2, false, true>(p, stream)
-                            : LaunchNarrow<kType, kTokens, 4, false, true>(p, stream);
-  }
+  if (swiglu) return LaunchNarrow<kType, kTokens, kSwiGluRowParts, false, true>(p, stream);
   if constexpr (kTokens <= 32) {
     if (p.row_parts == 1) return LaunchNarrow<kType, kTokens, 1, true, false>(p, stream);
   }

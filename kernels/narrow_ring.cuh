@@ -30,7 +30,7 @@ struct NarrowShape {
   static constexpr int kRing = static_cast<int>(kStages) * kStageBytes;
   static constexpr int kSums = kTokens / 2;  // of a thread
   // In groups of 64 rows' sums: of warpgroups that do not store, or of up's.
-  static constexpr int kSent = kSplits > 1 ? (kSplits - 1) * kRowParts : kSwiGlu ? kRowParts / 2 : 0;
+  static constexpr int kSent = kSwiGlu ? kRowParts / 2 : (kSplits - 1) * kRowParts;
   static constexpr int kExchange = kSent * 128 * kSums * 4;
   static constexpr int kFixedBytes = 1024 + kRing + kExchange;
   // A turn: a tile for each of the warpgroups that share rows. They work side by side, so their
@@ -40,8 +40,8 @@ struct NarrowShape {
   static constexpr uint32_t kTurn = kSplits * kTileBlocks;
   static constexpr uint32_t kRingTurns = kStages / kTurn;
   static_assert(kStages % kTurn == 0);
-  static_assert(!kSwiGlu || (kRowParts >= 2 && !kHalves));
-  static_assert(!kHalves || kSplits > 1, "sums come in where the block's own were exchanged");
+  static_assert(!kSwiGlu || kRowParts == kSwiGluRowParts);
+  static_assert(kHalves == (kSplits > 1), "sums come in where the block's own were exchanged");
 };
 
 // The columns of a block, in weight tiles: all, or the half of its rank.

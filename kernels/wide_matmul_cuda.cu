@@ -144,8 +144,8 @@ absl::Status NarrowMatmulOf(DType dtype, absl::Span<const WideMatrix> matrices,
     WideParams p = shared;
     const int tiles = AddAll(
         matrices, 64 * parts, [&](DType t) { return t == dtype; }, p);
-    p.row_pairs = NarrowHalves(parts, false) ? tiles : (tiles + 1) / 2;
-    const int64_t cost = NarrowCost(p.row_pairs, p.n, parts, NarrowHalves(parts, false), clusters);
+    p.row_pairs = NarrowHalves(parts) ? tiles : (tiles + 1) / 2;
+    const int64_t cost = NarrowCost(p.row_pairs, p.n, parts, NarrowHalves(parts), clusters);
     if (best.matrices > 0 && cost >= least) continue;
     best = p;
     best.row_parts = parts;
@@ -230,42 +230,30 @@ absl::Status WideMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, co
 
 namespace {
 
-// All but where results go. row_parts 0: as takes the least.
-absl::StatusOr<WideParams> NarrowSwiGluParams(const WeightTiles& gate, const WeightTiles& up,
-                                              const PackedRows& x, int row_parts) {
+// All but where results go.
+WideParams NarrowSwiGluParams(const WeightTiles& gate, const WeightTiles& up,
+                              const PackedRows& x) {
   MILLRACE_CHECK(gate.dtype == up.dtype && x.n <= kMostNarrowRows);
-  MILLRACE_ASSIGN_OR_RETURN(const int clusters, Clusters());
-  WideParams best;
-  int64_t least = 0;
-  for (int parts : {2, 4}) {
-    if (row_parts != 0 && row_parts != parts) continue;
-    WideParams p = SwiGluParams(gate, up, x, 32 * parts);
-    const int64_t cost =
-        NarrowCost(p.row_pairs, p.n, parts, NarrowHalves(parts, true), clusters);
-    if (best.matrices > 0 && cost >= least) continue;
-    best = p;
-    best.row_parts = parts;
-    least = cost;
-  }
-  MILLRACE_CHECK(best.matrices > 0);
-  return best;
+  WideParams p = SwiGluParams(gate, up, x, 32 * kSwiGluRowParts);
+  p.row_parts = kSwiGluRowParts;
+  return p;
 }
 
 }  // namespace
 
 absl::Status NarrowMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
-                                __half* out, int64_t ldo, StreamView stream, int row_parts) {
+                                __half* out, int64_t ldo, StreamView stream) {
   MILLRACE_CHECK(out != nullptr && ldo >= gate.rows);
-  MILLRACE_ASSIGN_OR_RETURN(WideParams p, NarrowSwiGluParams(gate, up, x, row_parts));
+  WideParams p = NarrowSwiGluParams(gate, up, x);
   p.halves = out;
   p.ldy = ldo;
   return LaunchNarrowMatmul(p, true, stream);
 }
 
 absl::Status NarrowMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
-                                const PackedRows& out, StreamView stream, int row_parts) {
+                                const PackedRows& out, StreamView stream) {
   MILLRACE_CHECK(out.cols == gate.rows && out.n == x.n);
-  MILLRACE_ASSIGN_OR_RETURN(WideParams p, NarrowSwiGluParams(gate, up, x, row_parts));
+  WideParams p = NarrowSwiGluParams(gate, up, x);
   p.out = reinterpret_cast<uint8_t*>(out.data);
   return LaunchNarrowMatmul(p, true, stream);
 }

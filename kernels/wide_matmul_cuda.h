@@ -44,12 +44,12 @@ inline constexpr int kMostNarrowRows = 64;
 absl::Status NarrowMatmul(absl::Span<const WideMatrix> matrices, const PackedRows& x,
                           bool accumulate, float* y, int64_t ldy, StreamView stream,
                           int row_parts = 0);
-// WideMatmulSwiGlu of weights of one type; row_parts: 2, 4 or 0. The first is not packed: rows ldo
-// halves apart, no other value is written.
+// WideMatmulSwiGlu of weights of one type. The first is not packed: rows ldo halves apart, no other
+// value is written.
 absl::Status NarrowMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
-                                __half* out, int64_t ldo, StreamView stream, int row_parts = 0);
+                                __half* out, int64_t ldo, StreamView stream);
 absl::Status NarrowMatmulSwiGlu(const WeightTiles& gate, const WeightTiles& up, const PackedRows& x,
-                                const PackedRows& out, StreamView stream, int row_parts = 0);
+                                const PackedRows& out, StreamView stream);
 
 }  // namespace millrace::cuda
 

@@ -53,7 +53,10 @@ absl::Status WideMatmul256(const WideParams& p, bool k_types, bool swiglu, Strea
 
 // Whether the two blocks of the narrow kernel's cluster have the same weight rows, each half of
 // their columns; else different rows. With few rows a block, x is what a block reads most of.
-constexpr bool NarrowHalves(int row_parts, bool swiglu) { return row_parts < 4 && !swiglu; }
+constexpr bool NarrowHalves(int row_parts) { return row_parts < 4; }
+
+// Of SwiGLU.
+inline constexpr int kSwiGluRowParts = 4;
 
 // The same of the narrow kernel (narrow_matmul.cuh), for K types and for the others.
 absl::Status NarrowMatmulK(const WideParams& p, bool swiglu, StreamView stream);

@@ -22,11 +22,10 @@ struct Pin {
 
 // Who computes host-homed feed-forward blocks of GPU stages.
 enum class RoutePolicy : uint8_t {
-  kAuto,    // CPU, stream, or both at once, by pass size, whichever is predicted fastest
+  kAuto,    // CPU or stream, by pass size, whichever is predicted faster
   kCpu,     // the CPU, at any pass size
   kStream,  // always streamed
-  kWhole,   // as kAuto, no block is split
-  kSplit,   // both at once wherever the CPU is of use at all
+  kSplit,   // the CPU a part of each block while the rest streams, wherever it is of use at all
 };
 
 struct PlacementProblem {

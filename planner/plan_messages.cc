@@ -51,8 +51,8 @@ absl::Status ApplyOptions(const v1::PlanOptions& options, PlacementProblem& prob
   } else {
     check.Refuse("PlanOptions.kv_type", "unknown type ", static_cast<int>(options.kv_type()));
   }
-  problem.routes =
-      static_cast<RoutePolicy>(check.Int32("PlanOptions.routes", options.routes(), 0, 4));
+  problem.routes = static_cast<RoutePolicy>(check.Int32("PlanOptions.routes", options.routes(), 0,
+                                                        static_cast<int>(RoutePolicy::kSplit)));
   for (const v1::Pin& pin : options.pins()) {
     problem.pins.push_back({check.Name("PlanOptions.pins.pattern", pin.pattern()),
                             check.Name("PlanOptions.pins.target", pin.target())});

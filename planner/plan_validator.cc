@@ -119,7 +119,7 @@ absl::Status CheckDisk(const PlacementProblem& problem, const PlacementPlan& pla
 absl::Status CheckShares(const PlacementProblem& problem, const PlacementPlan& plan,
                          const BlockPlacement& p) {
   if (p.cpu_shares.empty()) return absl::OkStatus();
-  if (problem.routes != RoutePolicy::kAuto && problem.routes != RoutePolicy::kSplit) {
+  if (problem.routes != RoutePolicy::kSplit) {
     return Broken("block ", p.name, " is split where no block was to be");
   }
   const int units = problem.model.layers[p.block / 2 - 1].d_ff;

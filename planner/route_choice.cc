@@ -61,7 +61,7 @@ class Chooser {
       on_cpu_ = Left(BestMore(n));
       SetRoutes(n);
     }
-    return policy == RoutePolicy::kWhole ? offload_ : ChooseShares(stage_, offload_);
+    return policy == RoutePolicy::kSplit ? ChooseShares(stage_, offload_) : offload_;
   }
 
  private:

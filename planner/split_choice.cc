@@ -44,13 +44,11 @@ class Splitter {
     if (blocks_.empty()) return whole_;
     StageOffload streamed = whole_;
     for (size_t i : blocks_) streamed.route_max_tokens[i] = 0;
-    const bool force = stage_.problem.routes == RoutePolicy::kSplit;
     for (Rung& rung : rungs_) {
       const Cut best = BestCut(rung.tokens);
-      const double least = Seconds(force ? streamed : whole_, rung.tokens);
-      if (best.seconds < (force ? 1 : kSplitWorth) * least) rung.cut = best;
+      if (best.seconds < Seconds(streamed, rung.tokens)) rung.cut = best;
     }
-    return Written(force);
+    return Written();
   }
 
  private:
@@ -117,26 +115,21 @@ class Splitter {
   }
 
   // Units of blocks_[k] in passes of a rung.
-  int UnitsIn(const Rung& rung, size_t k, bool force) const {
-    if (rung.cut.every > 0) return UnitsAt(rung.cut)[k];
-    const size_t i = blocks_[k];
-    return !force && rung.tokens <= whole_.route_max_tokens[i] ? UnitsOf(i) : 0;
+  int UnitsIn(const Rung& rung, size_t k) const {
+    return rung.cut.every > 0 ? UnitsAt(rung.cut)[k] : 0;
   }
 
-  // The rungs as each block's route and shares.
-  StageOffload Written(bool force) const {
+  // The rungs as each block's shares.
+  StageOffload Written() const {
     StageOffload out = whole_;
     out.cpu_shares.assign(out.host_home.size(), {});
     for (size_t k = 0; k < blocks_.size(); ++k) {
       const size_t i = blocks_[k];
-      int& route = out.route_max_tokens[i];
       std::vector<CpuShare>& shares = out.cpu_shares[i];
-      route = 0;
+      out.route_max_tokens[i] = 0;
       for (const Rung& rung : rungs_) {
-        const int units = UnitsIn(rung, k, force);
-        if (units == UnitsOf(i) && shares.empty()) {
-          route = rung.tokens;
-        } else if (!shares.empty() && shares.back().units == units) {
+        const int units = UnitsIn(rung, k);
+        if (!shares.empty() && shares.back().units == units) {
           shares.back().max_tokens = rung.tokens;
         } else {
           shares.push_back({rung.tokens, units});

@@ -68,10 +68,9 @@ absl::StatusOr<RoutePolicy> ParseRoutes(const std::string& text) {
   if (text == "auto") return RoutePolicy::kAuto;
   if (text == "cpu") return RoutePolicy::kCpu;
   if (text == "stream") return RoutePolicy::kStream;
-  if (text == "whole") return RoutePolicy::kWhole;
   if (text == "split") return RoutePolicy::kSplit;
   return absl::InvalidArgumentError(
-      absl::StrCat("--routes: '", text, "' is not one of auto, cpu, stream, whole, split"));
+      absl::StrCat("--routes: '", text, "' is not one of auto, cpu, stream, split"));
 }
 
 }  // namespace
@@ -95,7 +94,7 @@ void AddBudgetFlags(CLI::App* app, BudgetFlags& flags) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app->add_option("--routes", flags.routes,
                   "who computes feed-forward blocks kept in RAM beside a GPU: auto, cpu, stream "
-                  "(copied to the GPU), whole (either, never both), or split (both at once)")
+                  "(copied to the GPU), or split (both at once, each a part)")
       ->capture_default_str();
   app->add_option("--max-pass-tokens,--batch-tokens", flags.max_pass_tokens,
                   "largest pass; prompts are read in chunks of this [512; 64 to 4096 with GPUs]")

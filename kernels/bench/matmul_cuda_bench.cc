@@ -129,7 +129,7 @@ absl::Status Case::Scale() {
 
 std::vector<int> Case::Kernels() const {
   if (n_ < kLeastNarrow || !cuda::HasWideMatmul(0)) return {kSmall};
-  if (plan_.gated) return {kSmall, 2, 4};
+  if (plan_.gated) return {kSmall, 4};
   return n_ <= 32 ? std::vector<int>{kSmall, 1, 2, 4} : std::vector<int>{kSmall, 2, 4};
 }
 
@@ -151,7 +151,7 @@ absl::Status Case::Launch(int kernel, int copy) const {
   auto* floats = static_cast<float*>(y_.data());
   if (kernel != kSmall) {
     return plan_.gated
-               ? cuda::NarrowMatmulSwiGlu(w, up, packed, halves, w.rows, stream_, kernel)
+               ? cuda::NarrowMatmulSwiGlu(w, up, packed, halves, w.rows, stream_)
                : cuda::NarrowMatmul({{w}}, packed, false, floats, w.rows, stream_, kernel);
   }
   return plan_.gated ? cuda::SmallMatmulSwiGlu(w, up, in, halves, w.rows, stream_)

@@ -147,7 +147,7 @@ class WideMatmulTest : public DeviceTest {
   }
 
   void CheckPackedSwiGlu(const Weights& gate, const Weights& up, const Input& in,
-                         const DeviceArray<uint16_t>& plain, int64_t ldo, int row_parts);
+                         const DeviceArray<uint16_t>& plain, int64_t ldo);
 
   void CheckSize(DType source, int64_t rows, int64_t cols, int64_t n,
                  std::optional<int> row_parts = std::nullopt) {
@@ -178,14 +178,13 @@ class WideMatmulTest : public DeviceTest {
 
 // Packed results of gate and up against the ones that were stored as plain rows.
 void WideMatmulTest::CheckPackedSwiGlu(const Weights& gate, const Weights& up, const Input& in,
-                                       const DeviceArray<uint16_t>& plain, int64_t ldo,
-                                       int row_parts) {
+                                       const DeviceArray<uint16_t>& plain, int64_t ldo) {
   const int64_t rows = gate.tiles.rows;
   const auto want = PoisonedRows(in.n, rows), got = PoisonedRows(in.n, rows);
   ASSERT_TRUE(
       cuda::PackRows(plain.as<__half>(), ldo, {want.as<__half>(), in.n, rows}, stream()).ok());
   ASSERT_TRUE(cuda::NarrowMatmulSwiGlu(gate.tiles, up.tiles, in.packed,
-                                       {got.as<__half>(), in.n, rows}, stream(), row_parts)
+                                       {got.as<__half>(), in.n, rows}, stream())
                   .ok());
   const std::vector<uint16_t> expected = Download(want), halves = Download(got);
   for (size_t i = 0; i < expected.size(); ++i) {
@@ -330,23 +329,19 @@ TEST_P(WideMatmulTypeTest, NarrowSwiGluOfTwoProducts) {
     const std::vector<float> gates = Download(g), ups = Download(u);
     const int64_t ldo = rows + 8;
     constexpr uint16_t kPoison = 0x7e00;
-    for (int parts : {2, 4}) {
-      const auto out = Upload(std::vector<uint16_t>(static_cast<size_t>(n * ldo), kPoison));
-      ASSERT_TRUE(cuda::NarrowMatmulSwiGlu(gate.tiles, up.tiles, in.packed, out.as<__half>(), ldo,
-                                           stream(), parts)
-                      .ok());
-      const std::vector<uint16_t> got = Download(out);
-      CheckSwiGlu(gates, ups, rows, got, ldo,
-                  absl::StrCat(DTypeName(GetParam()), " ", rows, "x", cols, " n ", n,
-                               " row parts ", parts));
-      for (size_t i = 0; i < got.size(); ++i) {
-        if (static_cast<int64_t>(i) % ldo >= rows) {
-          ASSERT_EQ(got[i], kPoison) << "past a row";
-        }
-      }
-      if (rows % 32 == 0) {
-        ASSERT_NO_FATAL_FAILURE(CheckPackedSwiGlu(gate, up, in, out, ldo, parts));
-      }
+    const auto out = Upload(std::vector<uint16_t>(static_cast<size_t>(n * ldo), kPoison));
+    ASSERT_TRUE(cuda::NarrowMatmulSwiGlu(gate.tiles, up.tiles, in.packed, out.as<__half>(), ldo,
+                                         stream())
+                    .ok());
+    const std::vector<uint16_t> got = Download(out);
+    CheckSwiGlu(gates, ups, rows, got, ldo,
+                absl::StrCat(DTypeName(GetParam()), " ", rows, "x", cols, " n ", n));
+    for (size_t i = 0; i < got.size(); ++i) {
+      if (static_cast<int64_t>(i) % ldo < rows) continue;
+      ASSERT_EQ(got[i], kPoison) << "past a row";
+    }
+    if (rows % 32 == 0) {
+      ASSERT_NO_FATAL_FAILURE(CheckPackedSwiGlu(gate, up, in, out, ldo));
     }
   }
 }
@@ -449,20 +444,19 @@ TEST(WideTokensTest, FewestRounds) {
 
 // Rounds of 66 clusters, of what a cluster reads in each.
 TEST(NarrowChoiceTest, CountsRoundsAndRowsOfX) {
-  auto cost = [](int rows, int n, int parts, bool swiglu) {
-    const int of_cluster = (cuda::NarrowHalves(parts, swiglu) ? 64 : 128) * parts;
+  auto cost = [](int rows, int n, int parts) {
+    const int of_cluster = (cuda::NarrowHalves(parts) ? 64 : 128) * parts;
     return cuda::NarrowCost((rows + of_cluster - 1) / of_cluster, n, parts,
-                            cuda::NarrowHalves(parts, swiglu), 66);
+                            cuda::NarrowHalves(parts), 66);
   };
   // 70B's output and down matrices: each block half the columns of 128 rows.
-  EXPECT_LT(cost(8192, 32, 2, false), cost(8192, 32, 1, false));
-  EXPECT_LT(cost(8192, 32, 2, false), cost(8192, 32, 4, false));
+  EXPECT_LT(cost(8192, 32, 2), cost(8192, 32, 1));
+  EXPECT_LT(cost(8192, 32, 2), cost(8192, 32, 4));
   // Query, key and value.
-  EXPECT_LT(cost(10240, 32, 1, false), cost(10240, 32, 2, false));
-  EXPECT_LT(cost(10240, 64, 2, false), cost(10240, 64, 4, false));
-  // The vocabulary, and gate and up.
-  EXPECT_LT(cost(128256, 32, 4, false), cost(128256, 32, 2, false));
-  EXPECT_LT(cost(57344, 32, 4, true), cost(57344, 32, 2, true));
+  EXPECT_LT(cost(10240, 32, 1), cost(10240, 32, 2));
+  EXPECT_LT(cost(10240, 64, 2), cost(10240, 64, 4));
+  // The vocabulary.
+  EXPECT_LT(cost(128256, 32, 4), cost(128256, 32, 2));
 }
 
 }  // namespace

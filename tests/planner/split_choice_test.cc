@@ -80,29 +80,25 @@ TEST(CutGrainTest, ColumnsBeginAtMultiplesOf16BytesWhereThereIsAChoice) {
 
 TEST(SplitChoiceTest, SequencesTogetherKeepLinkAndCpuBusyAtOnce) {
   for (const int n : {8, 32}) {
-    const PlacementProblem whole = Problem(n, RoutePolicy::kWhole);
-    const PlacementProblem both = Problem(n, RoutePolicy::kAuto);
+    const PlacementProblem whole = Problem(n, RoutePolicy::kAuto);
+    const PlacementProblem both = Problem(n, RoutePolicy::kSplit);
     const PlacementPlan before = Planned(whole), plan = Planned(both);
     ASSERT_TRUE(ValidatePlan(both, plan).ok()) << ValidatePlan(both, plan);
     EXPECT_FALSE(AnySplit(before));
     EXPECT_TRUE(AnySplit(plan));
     const SteadyPass pass = PassOf(both, plan, n);
-    EXPECT_LT(pass.seconds, kSplitWorth * PassOf(whole, before, n).seconds) << n;
+    EXPECT_LT(pass.seconds, 0.97 * PassOf(whole, before, n).seconds) << n;
     EXPECT_GT(pass.copy_share, 0.98);
     EXPECT_GT(pass.cpu_share, 0.9);
   }
 }
 
-TEST(SplitChoiceTest, OneTokenKeepsWholeBlocksAndAPromptLendsTheCpuALittle) {
-  const PlacementProblem whole = Problem(1, RoutePolicy::kWhole);
-  const PlacementProblem both = Problem(1, RoutePolicy::kAuto);
-  const PlacementPlan before = Planned(whole), plan = Planned(both);
-  EXPECT_EQ(CpuUnits(plan, 1), CpuUnits(before, 1));
-  EXPECT_EQ(CpuUnits(plan, 1) % 28672, 0);
+TEST(SplitChoiceTest, APromptLendsTheCpuALittle) {
+  const PlacementProblem both = Problem(1, RoutePolicy::kSplit);
+  const PlacementPlan before = Planned(Problem(1, RoutePolicy::kAuto)), plan = Planned(both);
   EXPECT_EQ(CpuUnits(before, 256), 0) << "a whole block takes the CPU too long";
   EXPECT_GT(CpuUnits(plan, 256), 0);
   EXPECT_LT(plan.predicted.ttft, 0.98 * before.predicted.ttft);
-  EXPECT_EQ(plan.predicted.time_per_token, before.predicted.time_per_token);
 }
 
 TEST(SplitChoiceTest, LargerPassesLeaveTheCpuNoMore) {
@@ -115,9 +111,9 @@ TEST(SplitChoiceTest, LargerPassesLeaveTheCpuNoMore) {
   EXPECT_EQ(CpuUnits(plan, 513), 0);
 }
 
-TEST(SplitChoiceTest, ForcedSplitsCutEveryBlockAndAreAsFastAsWholeOnes) {
+TEST(SplitChoiceTest, OneTokenIsAsFastAsWithWholeBlocks) {
   const PlacementProblem p = Problem(1, RoutePolicy::kSplit);
-  const PlacementProblem whole = Problem(1, RoutePolicy::kWhole);
+  const PlacementProblem whole = Problem(1, RoutePolicy::kAuto);
   const PlacementPlan plan = Planned(p);
   ASSERT_TRUE(ValidatePlan(p, plan).ok()) << ValidatePlan(p, plan);
   for (const BlockPlacement& b : HostFeedForward(plan)) {
@@ -179,7 +175,7 @@ TEST(SplitValidatorTest, CatchesDamage) {
   EXPECT_THAT(refusal(p, [](auto&, auto& plan) { plan.blocks[1].cpu_shares = {{1, 256}}; }),
               HasSubstr("is split"));
   PlacementProblem other = p;
-  for (RoutePolicy routes : {RoutePolicy::kWhole, RoutePolicy::kStream, RoutePolicy::kCpu}) {
+  for (RoutePolicy routes : {RoutePolicy::kAuto, RoutePolicy::kStream, RoutePolicy::kCpu}) {
     other.routes = routes;
     EXPECT_THAT(refusal(other, [](auto&, auto&) {}), HasSubstr("no block was to be"));
   }

@@ -169,7 +169,6 @@ TEST(ThreeWayTest, RoutesFallFromCpuToStreamAndStayInterleaved) {
 
 TEST(ThreeWayTest, MeasuredProductsSetTheRoutes) {
   PlacementProblem p = Llama70BOn(MeasuredMachine(), 24_GiB);
-  p.routes = RoutePolicy::kWhole;
   const PlacementPlan plan = Planned(p);
   ASSERT_TRUE(ValidatePlan(p, plan).ok()) << ValidatePlan(p, plan);
   const size_t all = StreamedPlaces(plan, 513).size();
@@ -380,7 +379,6 @@ TEST(ThreeWayTest, TheTableShowsHomesRoutesAndRing) {
 
 TEST(ThreeWayValidatorTest, CatchesDamage) {
   PlacementProblem p = Llama70BOn(kReferenceMachine, 24_GiB);
-  p.routes = RoutePolicy::kWhole;
   const PlacementPlan good = Planned(p);
   int on_cpu = -1, resident = -1;
   for (const BlockPlacement& b : good.blocks) {
