@@ -74,6 +74,15 @@ absl::StatusOr<int> RunPlan(const PlanFlags& flags) {
   return kExitDone;
 }
 
+// What was given to `plan` has no meaning for a subcommand of it.
+void RefuseFlagsBefore(const CLI::App& plan, const CLI::App& sub) {
+  for (const CLI::Option* option : plan.get_options()) {
+    if (option->count() == 0) continue;
+    throw CLI::ValidationError(option->get_name(),
+                               absl::StrCat("has no meaning with `plan ", sub.get_name(), "`"));
+  }
+}
+
 }  // namespace
 
 void AddPlanCommand(CLI::App& app, Command& chosen) {
@@ -90,7 +99,15 @@ void AddPlanCommand(CLI::App& app, Command& chosen) {
   sub->add_flag("--explain", flags->explain, "every block, and what every byte is for");
   sub->add_flag("--json", flags->json, "print the plan as one JSON object");
   sub->add_option("-o,--output", flags->output, "write the plan's JSON to this file");
-  sub->callback([flags, &chosen] { chosen = [flags] { return RunPlan(*flags); }; });
+  sub->footer("A model in a file named diff is given as ./diff.");
+  AddPlanDiffCommand(*sub, chosen);
+  sub->callback([sub, flags, &chosen] {
+    if (sub->get_subcommands().empty()) {
+      chosen = [flags] { return RunPlan(*flags); };
+    } else {
+      RefuseFlagsBefore(*sub, *sub->get_subcommands().front());
+    }
+  });
 }
 
 }  // namespace millrace
