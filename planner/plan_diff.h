@@ -15,8 +15,8 @@ struct FieldChange {
   std::string before, after;
 };
 
-// A budget ("budget"), what is used of it ("used"), a stage's ring without its staging ("ring"), or a
-// line of the ledger (PurposeName). Zero where a plan has no such line.
+// A budget ("budget"), what is used of it ("used"), a stage's ring without its staging ("ring"), or
+// a line of the ledger (PurposeName). Zero where a plan has no such line.
 struct BytesChange {
   WorkerId worker;
   std::string memory;
@@ -45,14 +45,14 @@ struct PredictionChange {
 // Every list is empty where nothing of its kind differs. Not compared is what says how a plan is
 // written or served, not what it is: format version, epoch, addresses.
 struct PlanDiff {
-  bool other_model = false;  // the fingerprints differ; blocks are matched by name then
+  bool other_model = false;           // the fingerprints differ; blocks are matched by name then
   std::vector<FieldChange> settings;  // model, fingerprint, context, slots, KV type, pass size, ...
   std::vector<FieldChange> stages;    // by number: "w/gpu0 embed .. blk.3.ffn", "none"
   std::vector<BytesChange> memory;
-  std::vector<BlockChange> moved;     // weights that lie elsewhere, with their routes
-  std::vector<BlockChange> routes;    // same place, computed otherwise
+  std::vector<BlockChange> moved;   // weights that lie elsewhere, with their routes
+  std::vector<BlockChange> routes;  // same place, computed otherwise
   std::vector<BlockChange> kv_caches;
-  std::vector<BlockChange> held;      // same place, other types or sizes
+  std::vector<BlockChange> held;  // same place, other types or sizes
   std::vector<PredictionChange> predictions;
 
   bool same() const;
@@ -60,8 +60,8 @@ struct PlanDiff {
 
 PlanDiff ComparePlans(const PlacementPlan& before, const PlacementPlan& after);
 
-// At most 100 columns wide unless a name is longer. "the plans are the same" where they are; a first
-// line of its own where the models differ.
+// At most 100 columns wide unless a name is longer. "the plans are the same" where they are; a
+// first line of its own where the models differ.
 std::string RenderPlanDiff(const PlanDiff& diff);
 
 }  // namespace millrace

@@ -20,9 +20,7 @@ std::string FieldLines(const char* indent, const std::vector<FieldChange>& chang
   return out;
 }
 
-std::string Signed(Bytes b) {
-  return absl::StrCat(b > Bytes(0) ? "+" : "", FormatBytes(b));
-}
+std::string Signed(Bytes b) { return absl::StrCat(b > Bytes(0) ? "+" : "", FormatBytes(b)); }
 
 std::string MemoryTable(const std::vector<BytesChange>& changes) {
   if (changes.empty()) return "";
@@ -40,9 +38,9 @@ std::string BlockLines(const char* title, const std::vector<BlockChange>& change
   std::string out = absl::StrCat("\n", title, "\n");
   for (const BlockChange& c : changes) {
     const Bytes weights = std::max(c.before_weights, c.after_weights);
-    const std::string line = absl::StrFormat(
-        "  %s: %s -> %s (%d block%s, %s)", BlockRanges(c.blocks), c.before, c.after,
-        c.blocks.size(), c.blocks.size() == 1 ? "" : "s", FormatBytes(weights));
+    const std::string line =
+        absl::StrFormat("  %s: %s -> %s (%d block%s, %s)", BlockRanges(c.blocks), c.before, c.after,
+                        c.blocks.size(), c.blocks.size() == 1 ? "" : "s", FormatBytes(weights));
     absl::StrAppend(&out, WrapAt(line, kWidth), "\n");
   }
   return out;

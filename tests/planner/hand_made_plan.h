@@ -49,8 +49,8 @@ inline PlacementPlan ResidentPlan(int layers) {
   return plan;
 }
 
-// The feed-forward halves of layers [first, end) go to host memory, by the CPU up to 32 tokens; a ring
-// of 80 MiB takes some of the room.
+// The feed-forward halves of layers [first, end) go to host memory, by the CPU up to 32 tokens; a
+// ring of 80 MiB takes some of the room.
 inline PlacementPlan Spilled(PlacementPlan plan, int first, int end) {
   const Bytes moved = (end - first) * 40_MiB;
   for (int i = first; i < end; ++i) {

@@ -71,7 +71,8 @@ TEST(PlanDiffTest, RoutesSharesCachesAndTypes) {
   EXPECT_TRUE(diff.moved.empty());
   ASSERT_EQ(diff.routes.size(), 2u);
   const std::string text = RenderPlanDiff(diff);
-  EXPECT_THAT(text, HasSubstr("blk.2 .. blk.3 ffn: by the CPU up to 32 tokens -> streamed to gpu0"));
+  EXPECT_THAT(text,
+              HasSubstr("blk.2 .. blk.3 ffn: by the CPU up to 32 tokens -> streamed to gpu0"));
   EXPECT_THAT(text, HasSubstr("512 up to 64"));
   EXPECT_THAT(text, HasSubstr("KV caches that moved\n  blk.0 .. blk.1 attn: gpu0 -> RAM ("));
   EXPECT_THAT(text, HasSubstr("blk.2 attn: q4_K -> q8_0"));

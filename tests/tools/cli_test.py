@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import xml.etree.ElementTree as xml
 
 BINARY = None
 SHARED = pathlib.Path("../shared")
@@ -97,6 +98,33 @@ class JsonTest(unittest.TestCase):
         size = overhead + int(0.93 * sum(sizes.values()))
         out = self.json("plan", "--ctx", 256, "--workers", f"w0={size}B,w1={size}B")
         self.assertEqual({s["worker"] for s in out["stages"]}, {"w0", "w1"})
+
+    def test_plan_picture(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path, plan = pathlib.Path(folder) / "plan.svg", f"{folder}/plan.json"
+            needed = int(self.json("plan", "--ctx", 128, "--devices", "cpu")["totals"][0]["used"])
+            size = int(1.3 * needed)
+            flags = ("plan", "--ctx", 128, "--devices", "cpu", "--host-memory", f"{size}B")
+            total = self.json(*flags, "-o", path)["totals"][0]
+            svg = path.read_bytes()
+            boxes = [b for b in xml.fromstring(svg).iter("{http://www.w3.org/2000/svg}rect")
+                     if b.get("class") not in ("background", "legend")]
+            self.assertEqual(sum(b.get("class") == "block" for b in boxes), 18)
+            free = [float(b.get("height")) for b in boxes if b.get("class") == "free"]
+            whole = sum(float(b.get("height")) for b in boxes)
+            share = 1 - int(total["used"]) / int(total["budget"])
+            self.assertAlmostEqual(sum(free) / whole, share, delta=0.01)
+            # From the plan's file it is the same picture.
+            millrace(*flags, "-o", plan)
+            self.json("plan", "show", plan, "-o", path)
+            first, again = (xml.fromstring(s) for s in (svg, path.read_bytes()))
+            self.assertEqual([t.text for t in first.iter() if "block" in (t.text or "")],
+                             [t.text for t in again.iter() if "block" in (t.text or "")])
+            shown = millrace("plan", "show", plan, "--explain")
+            self.assertIn("ledger", shown.stdout)
+            drawn = path.read_bytes()
+            self.json("plan", "show", plan, "-o", path)
+            self.assertEqual(path.read_bytes(), drawn)
 
     def test_plan_diff(self):
         with tempfile.TemporaryDirectory() as folder:
