@@ -1,13 +1,12 @@
 #include "planner/plan_picture.h"
 
 #include <algorithm>
-#include <array>
 #include <map>
-#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "planner/picture_legend.h"
 #include "planner/plan_report.h"
 #include "planner/plan_words.h"
 #include "planner/svg_writer.h"
@@ -22,93 +21,6 @@ constexpr double kLeastWidth = 800;
 // ones no higher than those, or than kShownFree times.
 constexpr double kWholeBudget = 2, kShownFree = 1.25;
 constexpr size_t kMostGroups = 10;  // labels for blocks of one column
-
-// Where a block lies and who computes it: what its colour shows.
-enum class BlockClass { kResident, kCpuStage, kLookedUp, kStreamed, kByCpu, kSplit, kDisk };
-
-struct ClassInfo {
-  const char* text;
-  double hue;
-};
-
-constexpr std::array<ClassInfo, 7> kClasses = {{{"resident on the GPU", 210},
-                                                {"in memory of a CPU stage", 175},
-                                                {"in RAM, looked up", 52},
-                                                {"in RAM, streamed to the GPU", 28},
-                                                {"in RAM, by the CPU in small passes", 120},
-                                                {"in RAM, split between CPU and GPU", 85},
-                                                {"on disk, streamed to the GPU", 0}}};
-
-constexpr std::array<std::pair<Purpose, double>, 4> kOtherPurposes = {{
-    {Purpose::kKvCache, 275},
-    {Purpose::kActivations, 325},
-    {Purpose::kStreamRing, 240},
-    {Purpose::kOverhead, 0},
-}};
-
-BlockClass ClassOf(const PlacementPlan& plan, const BlockPlacement& block) {
-  if (block.home == Home::kDisk) return BlockClass::kDisk;
-  if (plan.stages[block.stage].device_kind == DeviceKind::kCpu) return BlockClass::kCpuStage;
-  if (block.home == Home::kDevice) return BlockClass::kResident;
-  if (!block.cpu_shares.empty()) return BlockClass::kSplit;
-  if (block.host_route_max_tokens > 0) return BlockClass::kByCpu;
-  return block.name == "embed" ? BlockClass::kLookedUp : BlockClass::kStreamed;
-}
-
-// The legend, and which line is whose.
-class Legend {
- public:
-  explicit Legend(const PlacementPlan& plan) {
-    struct Sum {
-      int blocks = 0;
-      Bytes bytes;
-    };
-    std::map<std::pair<BlockClass, std::string>, Sum> sums;
-    std::set<std::string> precisions;
-    for (const BlockPlacement& b : plan.blocks) {
-      Sum& sum = sums[{ClassOf(plan, b), b.precision}];
-      ++sum.blocks;
-      sum.bytes += b.weights;
-      precisions.insert(b.precision);
-    }
-    for (const auto& [key, sum] : sums) {
-      const ClassInfo& info = kClasses[static_cast<size_t>(key.first)];
-      // One precision is of one lightness everywhere.
-      const auto nth = std::distance(precisions.begin(), precisions.find(key.second));
-      const double step = 0.32 / static_cast<double>(std::max<size_t>(precisions.size() - 1, 3));
-      blocks_[key] =
-          Add(absl::StrFormat("%s, %s: %d block%s, %s", info.text, key.second, sum.blocks,
-                              sum.blocks == 1 ? "" : "s", FormatBytes(sum.bytes)),
-              HslColor(info.hue, 0.6, 0.5 + step * static_cast<double>(nth)));
-    }
-    for (const auto& [purpose, hue] : kOtherPurposes) {
-      const bool any = std::any_of(plan.ledger.begin(), plan.ledger.end(),
-                                   [&](const LedgerEntry& e) { return e.purpose == purpose; });
-      if (!any) continue;
-      purposes_[purpose] = Add(std::string(PurposeName(purpose)),
-                               HslColor(hue, purpose == Purpose::kOverhead ? 0 : 0.5, 0.72));
-    }
-    rounding = Add("weights beside the blocks: norms, rounding", "#d9d9d9");
-    free = Add("free", "#ffffff");
-  }
-
-  size_t OfBlock(const PlacementPlan& plan, const BlockPlacement& block) const {
-    return blocks_.at({ClassOf(plan, block), block.precision});
-  }
-  size_t OfPurpose(Purpose purpose) const { return purposes_.at(purpose); }
-
-  std::vector<LegendLine> lines;
-  size_t rounding = 0, free = 0;
-
- private:
-  size_t Add(const std::string& text, const std::string& color) {
-    lines.push_back({ElideMiddle(text, 72), color});
-    return lines.size() - 1;
-  }
-
-  std::map<std::pair<BlockClass, std::string>, size_t> blocks_;
-  std::map<Purpose, size_t> purposes_;
-};
 
 // A memory with what the plan puts there.
 struct Memory {
@@ -143,7 +55,7 @@ std::vector<Memory> MemoriesOf(const PlacementPlan& plan) {
 double Count(Bytes bytes) { return static_cast<double>(bytes.count()); }
 
 // Heights are bytes as yet. Without the free space.
-void AddBoxes(const PlacementPlan& plan, const PlaceNames& names, const Legend& legend,
+void AddBoxes(const PlacementPlan& plan, const PlaceNames& names, const PictureLegend& legend,
               const Memory& memory, PictureColumn& column) {
   auto add = [&](const std::string& kind, const std::string& name, size_t line, Bytes bytes,
                  double drawn, const std::string& more) {
@@ -159,13 +71,13 @@ void AddBoxes(const PlacementPlan& plan, const PlaceNames& names, const Legend& 
     const std::string route = names.Route(plan, *b);
     add("block", b->name, legend.OfBlock(plan, *b), b->weights, shrink * Count(b->weights),
         absl::StrCat(", ", b->precision, route.empty() ? "" : ", ", route));
-    column.boxes.back().group = kClasses[static_cast<size_t>(ClassOf(plan, *b))].text;
+    column.boxes.back().group = BlockGroup(plan, *b);
   }
   if (weights > blocks) {
     const Bytes rest = weights - blocks;
-    add("rounding", "norms, rounding", legend.rounding, rest, Count(rest), "");
+    add("rounding", "norms, rounding", legend.rounding(), rest, Count(rest), "");
   }
-  for (const auto& [purpose, hue] : kOtherPurposes) {
+  for (const Purpose purpose : kPicturePurposes) {
     const auto entry = memory.ledger.find(purpose);
     if (entry == memory.ledger.end()) continue;
     const std::string name(PurposeName(purpose));
@@ -174,15 +86,15 @@ void AddBoxes(const PlacementPlan& plan, const PlaceNames& names, const Legend& 
 }
 
 // Turns bytes into pixels, puts the free space first and stacks the boxes on the base line.
-void PlaceBoxes(double bytes_per_pixel, double shown_bytes, const Legend& legend, double base,
-                PictureColumn& column) {
+void PlaceBoxes(double bytes_per_pixel, double shown_bytes, const PictureLegend& legend,
+                double base, PictureColumn& column) {
   const Bytes free = column.budget - column.used;
   const double room = shown_bytes - Count(column.used);
   if (free > Bytes(0) && room > 0) {
     column.cut = Count(free) > room;
     const std::string detail =
         absl::StrCat("free, ", FormatBytes(free), column.cut ? ", not to scale" : "");
-    column.boxes.insert(column.boxes.begin(), {"free", "free", detail, legend.free, free, 0,
+    column.boxes.insert(column.boxes.begin(), {"free", "free", detail, legend.free(), free, 0,
                                                std::min(room, Count(free))});
   }
   for (PictureBox& box : column.boxes) {
@@ -251,7 +163,7 @@ void AddLabels(double base, PictureColumn& column) {
     label.top = std::max(y, label.points_at - height / 2);
     y = label.top + height;
   }
-  y = base + kLabelLine / 2;
+  y = base + 2;
   for (auto label = column.labels.rbegin(); label != column.labels.rend(); ++label) {
     label->top = std::min(label->top, y - kLabelLine * static_cast<double>(label->lines.size()));
     y = label->top;
@@ -277,7 +189,7 @@ void AddHeading(const PlacementPlan& plan, PlanPicture& picture) {
 PlanPicture LayOutPlan(const PlacementPlan& plan) {
   PlanPicture picture;
   const PlaceNames names({&plan});
-  const Legend legend(plan);
+  const PictureLegend legend(plan);
   const std::vector<Memory> memories = MemoriesOf(plan);
   picture.base = kPlotTop + kPlotHeight;
   double most_used = 0, tallest = 1;
@@ -307,9 +219,9 @@ PlanPicture LayOutPlan(const PlacementPlan& plan) {
   }
   picture.width = std::max(
       kLeastWidth, 2 * kPictureMargin + kColumnPitch * static_cast<double>(picture.columns.size()));
-  picture.legend = legend.lines;
+  picture.legend = legend.lines();
   const auto across = static_cast<size_t>((picture.width - 2 * kPictureMargin) / kLegendWidth);
-  picture.legend_rows = (legend.lines.size() + across - 1) / across;
+  picture.legend_rows = (legend.lines().size() + across - 1) / across;
   picture.height =
       picture.base + 56 + kLegendLine * static_cast<double>(picture.legend_rows) + kPictureMargin;
   AddHeading(plan, picture);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "planner/picture_legend.h"
 #include "proto/placement_plan.h"
 
 namespace millrace {
@@ -40,13 +41,6 @@ struct PictureColumn {
   double left = 0, top = 0, height = 0;
   std::vector<PictureBox> boxes;
   std::vector<PictureLabel> labels;
-};
-
-// A colour and what it stands for: for blocks home, route and precision, with their number and
-// bytes.
-struct LegendLine {
-  std::string text;
-  std::string color;
 };
 
 struct PlanPicture {

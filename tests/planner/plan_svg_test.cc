@@ -4,11 +4,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cctype>
+#include <algorithm>
+#include <random>
 #include <set>
 
 #include "planner/plan_picture.h"
 #include "tests/planner/hand_made_plan.h"
+#include "tests/planner/planned.h"
+#include "tests/planner/random_problem.h"
 
 namespace millrace {
 namespace {
@@ -94,6 +97,31 @@ TEST(PlanPictureTest, HeightsAddUpToTheLedgerWithinAPixel) {
                 1);
   }
   EXPECT_EQ(picture.columns[0].used, plan.totals[0].used);
+}
+
+TEST(PlanPictureTest, ThePlannersOwnPlansAreDrawnToScale) {
+  for (const Bytes budget : {1_GiB, 16_MiB, 12_MiB}) {
+    for (const bool tied : {false, true}) {
+      std::mt19937 rng(1);
+      PlacementProblem problem = BaseProblem(TestModel(4, tied, rng, false, 512));
+      HostSpec host = CpuHost("w", 1_GiB, 20);
+      host.devices = {Gpu("gpu0", budget, 4000, 50)};
+      problem.cluster.hosts = {host};
+      const PlacementPlan plan = Planned(problem);
+      const PlanPicture picture = LayOutPlan(plan);
+      ASSERT_EQ(picture.columns.size(), plan.totals.size());
+      for (size_t i = 0; i < plan.totals.size(); ++i) {
+        EXPECT_EQ(picture.columns[i].used, plan.totals[i].used);
+        for (const PictureBox& box : picture.columns[i].boxes) {
+          if (box.kind == "free") continue;
+          EXPECT_NEAR(box.height * picture.bytes_per_pixel, static_cast<double>(box.bytes.count()),
+                      1)
+              << box.detail;
+        }
+      }
+      EXPECT_TRUE(WellFormed(RenderPlanSvg(plan)));
+    }
+  }
 }
 
 TEST(PlanPictureTest, BlocksThatPassTheLedgerAreDrawnSmaller) {
