@@ -70,7 +70,7 @@ class MemoryLines {
       Add(e.worker, e.memory, std::string(PurposeName(e.purpose)), e.bytes, after);
     }
     for (const Stage& s : plan.stages) {
-      Add(s.worker, s.device.value(), "ring", s.stream_ring, after);
+      Add(s.worker, s.device.value(), "ring without staging", s.stream_ring, after);
     }
   }
 

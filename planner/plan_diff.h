@@ -15,8 +15,8 @@ struct FieldChange {
   std::string before, after;
 };
 
-// A budget ("budget"), what is used of it ("used"), a stage's ring without its staging ("ring"), or
-// a line of the ledger (PurposeName). Zero where a plan has no such line.
+// "budget", "used" of it, "ring without staging" (Stage::stream_ring), or a line of the ledger by
+// its PurposeName. Zero where a plan has no such line.
 struct BytesChange {
   WorkerId worker;
   std::string memory;

@@ -9,7 +9,7 @@
 namespace millrace {
 namespace {
 
-constexpr size_t kWidth = 100;
+constexpr size_t kWidth = 100, kNameWidth = 34;
 
 std::string FieldLines(const char* indent, const std::vector<FieldChange>& changes) {
   std::string out;
@@ -24,10 +24,13 @@ std::string Signed(Bytes b) { return absl::StrCat(b > Bytes(0) ? "+" : "", Forma
 
 std::string MemoryTable(const std::vector<BytesChange>& changes) {
   if (changes.empty()) return "";
+  size_t width = kNameWidth;
+  for (const BytesChange& c : changes) width = std::max(width, c.place.size() + c.what.size() + 1);
+  const int w = static_cast<int>(width);
   std::string out =
-      absl::StrFormat("\n%-36s %12s %12s %12s\n", "memory", "before", "after", "difference");
+      absl::StrFormat("\n%-*s %12s %12s %12s\n", w + 2, "memory", "before", "after", "difference");
   for (const BytesChange& c : changes) {
-    absl::StrAppendFormat(&out, "  %-34s %12s %12s %12s\n", absl::StrCat(c.place, " ", c.what),
+    absl::StrAppendFormat(&out, "  %-*s %12s %12s %12s\n", w, absl::StrCat(c.place, " ", c.what),
                           FormatBytes(c.before), FormatBytes(c.after), Signed(c.after - c.before));
   }
   return out;
@@ -48,10 +51,13 @@ std::string BlockLines(const char* title, const std::vector<BlockChange>& change
 
 std::string PredictionTable(const std::vector<PredictionChange>& changes) {
   if (changes.empty()) return "";
-  std::string out =
-      absl::StrFormat("\n%-36s %12s %12s %12s\n", "predicted", "before", "after", "difference");
+  size_t width = kNameWidth;
+  for (const PredictionChange& c : changes) width = std::max(width, c.label.size());
+  const int w = static_cast<int>(width);
+  std::string out = absl::StrFormat("\n%-*s %12s %12s %12s\n", w + 2, "predicted", "before",
+                                    "after", "difference");
   for (const PredictionChange& c : changes) {
-    absl::StrAppendFormat(&out, "  %-34s %12.2f %12.2f %+12.2f", c.label, c.before, c.after,
+    absl::StrAppendFormat(&out, "  %-*s %12.2f %12.2f %+12.2f", w, c.label, c.before, c.after,
                           c.difference());
     if (c.percent() != 0) absl::StrAppendFormat(&out, "  %+.1f%%", c.percent());
     absl::StrAppend(&out, "\n");

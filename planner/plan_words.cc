@@ -40,6 +40,23 @@ std::string LayersText(const std::set<int>& layers) {
   return absl::StrJoin(runs, ", ");
 }
 
+// "blk.3 .. blk.5; blk.6 attn; blk.2 ffn"; layers of which both halves are named once if `join`.
+std::string HalvesText(std::set<int> attention, std::set<int> feed_forward, bool join) {
+  std::set<int> both;
+  for (int layer : attention) {
+    if (join && feed_forward.contains(layer)) both.insert(layer);
+  }
+  for (int layer : both) {
+    attention.erase(layer);
+    feed_forward.erase(layer);
+  }
+  std::vector<std::string> groups;
+  if (!both.empty()) groups.push_back(LayersText(both));
+  if (!attention.empty()) groups.push_back(LayersText(attention) + " attn");
+  if (!feed_forward.empty()) groups.push_back(LayersText(feed_forward) + " ffn");
+  return absl::StrJoin(groups, "; ");
+}
+
 }  // namespace
 
 std::string MemoryOf(const PlacementPlan& plan, const BlockPlacement& block) {
@@ -57,7 +74,7 @@ std::string StageBlocksText(const PlacementPlan& plan, const Stage& stage) {
 
 std::string BlockRanges(const std::vector<std::string>& names) {
   std::vector<std::string> before, after;  // blocks that are no half layers: embed, head
-  std::set<int> attention, feed_forward, both;
+  std::set<int> attention, feed_forward;
   for (const std::string& name : names) {
     const std::optional<HalfLayer> half = ParseHalfLayer(name);
     if (half && half->half == "attn") {
@@ -68,17 +85,10 @@ std::string BlockRanges(const std::vector<std::string>& names) {
       (attention.empty() && feed_forward.empty() ? before : after).push_back(name);
     }
   }
-  for (int layer : attention) {
-    if (feed_forward.contains(layer)) both.insert(layer);
-  }
-  for (int layer : both) {
-    attention.erase(layer);
-    feed_forward.erase(layer);
-  }
+  const std::string halves = HalvesText(attention, feed_forward, /*join=*/false);
+  const std::string joined = HalvesText(attention, feed_forward, /*join=*/true);
   std::vector<std::string> groups = before;
-  if (!both.empty()) groups.push_back(LayersText(both));
-  if (!attention.empty()) groups.push_back(LayersText(attention) + " attn");
-  if (!feed_forward.empty()) groups.push_back(LayersText(feed_forward) + " ffn");
+  if (!halves.empty()) groups.push_back(joined.size() <= halves.size() ? joined : halves);
   groups.insert(groups.end(), after.begin(), after.end());
   return absl::StrJoin(groups, "; ");
 }

@@ -18,7 +18,8 @@ std::string MemoryOf(const PlacementPlan& plan, const BlockPlacement& block);
 std::string StageBlocksText(const PlacementPlan& plan, const Stage& stage);
 
 // Names in the model's order, runs joined: "blk.10 .. blk.24 ffn", "blk.3, blk.5 .. blk.7 attn".
-// Without a half's name both halves of the layers are meant. Groups are apart by "; ".
+// Without a half's name both halves of the layers are meant; halves are joined where that is
+// shorter. Groups are apart by "; ".
 std::string BlockRanges(const std::vector<std::string>& names);
 
 // "8704 up to 8, 6144 up to 32"; passes that the CPU computes whole are not named.

@@ -51,8 +51,9 @@ TEST(PlanDiffTest, BytesByMemoryAndPurposeWithTheirDifference) {
   const PlanDiff diff = ComparePlans(a, b);
   std::vector<std::string> lines;
   for (const BytesChange& c : diff.memory) lines.push_back(c.place + " " + c.what);
-  EXPECT_THAT(lines, ElementsAre("gpu0 budget", "gpu0 used", "gpu0 weights", "gpu0 ring",
-                                 "gpu0 stream ring", "RAM budget", "RAM used", "RAM weights"));
+  EXPECT_THAT(lines,
+              ElementsAre("gpu0 budget", "gpu0 used", "gpu0 weights", "gpu0 ring without staging",
+                          "gpu0 stream ring", "RAM budget", "RAM used", "RAM weights"));
   EXPECT_EQ(diff.memory[0].before - diff.memory[0].after, 1_GiB);
   EXPECT_EQ(diff.memory[2].before - diff.memory[2].after, 160_MiB);
   EXPECT_EQ(diff.memory[7].before, Bytes(0));

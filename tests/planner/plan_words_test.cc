@@ -16,6 +16,11 @@ TEST(BlockRangesTest, JoinsRunsAndHalves) {
             "embed; blk.0 .. blk.1; head");
   EXPECT_EQ(BlockRanges({"blk.0.ffn", "blk.1.attn", "blk.1.ffn", "blk.2.attn"}),
             "blk.1; blk.2 attn; blk.0 ffn");
+  EXPECT_EQ(BlockRanges({"blk.0.attn", "blk.1.attn", "blk.1.ffn", "blk.2.attn", "blk.3.attn",
+                         "blk.3.ffn", "blk.4.attn"}),
+            "blk.0 .. blk.4 attn; blk.1, blk.3 ffn");
+  EXPECT_EQ(BlockRanges({"blk.0.ffn", "blk.1.attn", "blk.1.ffn", "blk.2.attn", "blk.2.ffn"}),
+            "blk.1 .. blk.2; blk.0 ffn");
   EXPECT_EQ(BlockRanges({"blk.x.ffn", "odd"}), "blk.x.ffn; odd");
 }
 
