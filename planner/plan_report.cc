@@ -6,8 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
 #include "planner/baselines.h"
+#include "planner/plan_words.h"
 
 namespace millrace {
 namespace {
@@ -37,37 +37,6 @@ std::string Bar(Bytes used, Bytes budget) {
   std::string bar(static_cast<size_t>(full), '#');
   bar.resize(kWidth, '.');
   return absl::StrFormat("%s %3.0f%%", bar, 100 * share);
-}
-
-// Lines broken at spaces.
-std::string WrapAt(const std::string& text, size_t width) {
-  std::string out;
-  for (absl::string_view line : absl::StrSplit(text, '\n')) {
-    if (!out.empty() || line.data() != text.data()) out += '\n';
-    while (line.size() > width) {
-      const size_t space = line.rfind(' ', width);
-      if (space == absl::string_view::npos || space == 0) break;
-      absl::StrAppend(&out, line.substr(0, space), "\n  ");
-      line.remove_prefix(space + 1);
-    }
-    absl::StrAppend(&out, line);
-  }
-  return out;
-}
-
-std::string BlockRange(const PlacementPlan& plan, const Stage& s) {
-  const std::string first = plan.blocks[s.first_block].name;
-  const std::string last = plan.blocks[s.end_block - 1].name;
-  return first == last ? first : absl::StrCat(first, " .. ", last);
-}
-
-// "8704 up to 8, 6144 up to 32"; passes that the CPU computes whole are not named.
-std::string SharesText(const BlockPlacement& p) {
-  std::vector<std::string> parts;
-  for (const CpuShare& share : p.cpu_shares) {
-    parts.push_back(absl::StrCat(share.units, " up to ", share.max_tokens));
-  }
-  return absl::StrJoin(parts, ", ");
 }
 
 // "resident 34.1 GiB in 120 blocks; in RAM: embed looked up, 7.3 GiB streamed, ..." of a GPU stage
@@ -163,8 +132,8 @@ std::string RenderPredicted(const Prediction& p) {
 std::string RenderPlanTable(const PlacementPlan& plan) {
   std::string out = absl::StrFormat(
       "%s over %d stage%s: context %d x %d slot%s, KV cache %s, passes of up to %d tokens\n\n",
-      plan.model.empty() ? "the demo model" : plan.model, plan.stages.size(), plan.stages.size() == 1 ? "" : "s", plan.context, plan.slots,
-      plan.slots == 1 ? "" : "s", std::string(DTypeName(plan.kv_type)), plan.max_pass_tokens);
+      ModelText(plan), plan.stages.size(), plan.stages.size() == 1 ? "" : "s", plan.context,
+      plan.slots, plan.slots == 1 ? "" : "s", std::string(DTypeName(plan.kv_type)), plan.max_pass_tokens);
   absl::StrAppendFormat(&out, "%-16s %-24s %9s %9s %9s %9s  %s\n", "worker/device", "blocks",
                         "weights", "KV", "other", "budget", "used");
   for (const Stage& s : plan.stages) {
@@ -174,7 +143,7 @@ std::string RenderPlanTable(const PlacementPlan& plan) {
     const Bytes used = total ? total->used : Bytes(0), budget = total ? total->budget : Bytes(0);
     absl::StrAppendFormat(&out, "%-16s %-24s %9s %9s %9s %9s  %s\n",
                           absl::StrCat(s.worker.value(), "/", s.device.value()),
-                          BlockRange(plan, s), FormatBytes(weights), FormatBytes(kv),
+                          StageBlocksText(plan, s), FormatBytes(weights), FormatBytes(kv),
                           FormatBytes(used - weights - kv), FormatBytes(budget), Bar(used, budget));
   }
   for (const LedgerTotal& t : plan.totals) {

@@ -24,6 +24,9 @@ void AddSynthCommand(CLI::App& app, Command& chosen);
 void AddBenchCommand(CLI::App& app, Command& chosen);
 void AddStatusCommand(CLI::App& app, Command& chosen);
 
+// Below `plan`.
+void AddPlanDiffCommand(CLI::App& plan, Command& chosen);
+
 }  // namespace millrace
 
 #endif  // MILLRACE_TOOLS_COMMANDS_H_

@@ -4,9 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "planner/pass_size.h"
-#include "proto/plan_json.h"
 #include "proto/status_macros.h"
-#include "tools/cli_io.h"
+#include "tools/plan_file.h"
 #include "tools/progress_bar.h"
 #include "worker/activation_arena.h"
 #include "worker/local_stages.h"
@@ -126,21 +125,19 @@ absl::StatusOr<PlacementProblem> LocalProblem(const Model& model, const RuntimeR
 
 absl::StatusOr<PlacementPlan> ReadPlanFor(const Model& model, const RuntimeRequest& request) {
   const std::string& path = request.plan_path;
-  MILLRACE_ASSIGN_OR_RETURN(const std::string json, ReadTextFile("--plan", path));
-  absl::StatusOr<PlacementPlan> plan = PlanFromJson(json);
-  if (!plan.ok()) return Annotate(plan.status(), absl::StrCat("--plan: '", path, "'"));
+  MILLRACE_ASSIGN_OR_RETURN(PlacementPlan plan, ReadPlanFile("--plan", path));
   const std::string fingerprint = FingerprintOf(model.spec());
-  if (plan->model_fingerprint != fingerprint) {
-    return Differs(path, "model_fingerprint", plan->model_fingerprint, fingerprint);
+  if (plan.model_fingerprint != fingerprint) {
+    return Differs(path, "model_fingerprint", plan.model_fingerprint, fingerprint);
   }
-  if (request.budget.context > 0 && plan->context != request.budget.context) {
-    return Differs(path, "context", absl::StrCat(plan->context),
+  if (request.budget.context > 0 && plan.context != request.budget.context) {
+    return Differs(path, "context", absl::StrCat(plan.context),
                    absl::StrCat(request.budget.context, " (--ctx)"));
   }
-  for (const Stage& stage : plan->stages) {
-    if (stage.worker != plan->stages.front().worker) {
+  for (const Stage& stage : plan.stages) {
+    if (stage.worker != plan.stages.front().worker) {
       return absl::FailedPreconditionError(absl::StrCat(
-          "--plan: '", path, "': stages on workers '", plan->stages.front().worker.value(),
+          "--plan: '", path, "': stages on workers '", plan.stages.front().worker.value(),
           "' and '", stage.worker.value(), "' cannot run in one process; add --planner ADDR"));
     }
   }

@@ -25,7 +25,10 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
     std::string name = "millrace";
-    for (const CLI::App* sub : app.get_subcommands()) name += " " + sub->get_name();
+    for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
+      at = at->get_subcommands().front();
+      name += " " + at->get_name();
+    }
     std::fprintf(stderr, "%s: %s (see `%s --help`)\n", name.c_str(), error.what(), name.c_str());
     return millrace::kExitUsage;
   }

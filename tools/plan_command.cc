@@ -2,24 +2,56 @@
 #include <cstdio>
 #include <memory>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "planner/plan_messages.h"
 #include "planner/plan_report.h"
+#include "planner/plan_svg.h"
 #include "proto/convert.h"
 #include "proto/plan_json.h"
 #include "proto/status_macros.h"
 #include "tools/cli_io.h"
 #include "tools/commands.h"
 #include "tools/local_runtime.h"
+#include "tools/plan_file.h"
 #include "tools/planner_client.h"
 
 namespace millrace {
 namespace {
 
+// What becomes of a plan.
+struct ShowFlags {
+  std::string output;
+  bool explain = false, json = false;
+};
+
+void AddShowFlags(CLI::App* app, ShowFlags& flags) {
+  app->add_flag("--explain", flags.explain, "every block, and what every byte is for");
+  app->add_flag("--json", flags.json, "print the plan as one JSON object");
+  app->add_option("-o,--output", flags.output,
+                  "write the plan to this file: as JSON, or as a picture where it ends in .svg");
+}
+
+// `problem` may be null.
+absl::StatusOr<int> ShowPlan(const PlacementPlan& plan, const PlacementProblem* problem,
+                             const ShowFlags& flags) {
+  const std::string json = PlanToJson(plan);
+  if (!flags.output.empty()) {
+    const bool picture = absl::EndsWithIgnoreCase(flags.output, ".svg");
+    MILLRACE_RETURN_IF_ERROR(
+        WriteTextFile("-o", flags.output, picture ? RenderPlanSvg(plan) : json));
+  }
+  const std::string text = flags.json      ? json
+                           : flags.explain ? RenderExplain(plan, problem)
+                                           : RenderPlanTable(plan);
+  std::fputs(text.c_str(), stdout);
+  return kExitDone;
+}
+
 struct PlanFlags {
   RuntimeRequest runtime;
-  std::string workers, output;
-  bool explain = false, json = false;
+  std::string workers;
+  ShowFlags show;
 };
 
 absl::StatusOr<SolveResult> PlanOnCluster(const RuntimeRequest& request) {
@@ -62,16 +94,33 @@ absl::StatusOr<int> RunPlan(const PlanFlags& flags) {
   PlacementProblem problem;  // of a plan made here
   MILLRACE_ASSIGN_OR_RETURN(const SolveResult result,
                             here ? PlanHere(flags, problem) : PlanOnCluster(flags.runtime));
-  if (result.infeasible.has_value()) return ReportInfeasible(*result.infeasible, flags.json);
-  const std::string json = PlanToJson(*result.plan);
-  if (!flags.output.empty()) {
-    MILLRACE_RETURN_IF_ERROR(WriteTextFile("-o", flags.output, json));
+  if (result.infeasible.has_value()) return ReportInfeasible(*result.infeasible, flags.show.json);
+  return ShowPlan(*result.plan, here ? &problem : nullptr, flags.show);
+}
+
+absl::StatusOr<int> RunPlanShow(const std::string& path, const ShowFlags& flags) {
+  MILLRACE_ASSIGN_OR_RETURN(const PlacementPlan plan, ReadPlanFile("PLAN", path));
+  return ShowPlan(plan, nullptr, flags);
+}
+
+// What was given to `plan` has no meaning for a subcommand of it.
+void RefuseFlagsBefore(const CLI::App& plan, const CLI::App& sub) {
+  for (const CLI::Option* option : plan.get_options()) {
+    if (option->count() == 0) continue;
+    throw CLI::ValidationError(option->get_name(),
+                               absl::StrCat("has no meaning with `plan ", sub.get_name(), "`"));
   }
-  const std::string text = flags.json      ? json
-                           : flags.explain ? RenderExplain(*result.plan, here ? &problem : nullptr)
-                                           : RenderPlanTable(*result.plan);
-  std::fputs(text.c_str(), stdout);
-  return kExitDone;
+}
+
+void AddPlanShowCommand(CLI::App& plan, Command& chosen) {
+  auto path = std::make_shared<std::string>();
+  auto flags = std::make_shared<ShowFlags>();
+  CLI::App* sub = plan.add_subcommand("show", "a plan file, without its model");
+  sub->add_option("PLAN", *path, "a plan's JSON")->required();
+  AddShowFlags(sub, *flags);
+  sub->callback([path, flags, &chosen] {
+    chosen = [path, flags] { return RunPlanShow(*path, *flags); };
+  });
 }
 
 }  // namespace
@@ -87,10 +136,17 @@ void AddPlanCommand(CLI::App& app, Command& chosen) {
       ->check(CLI::Range(1, 1 << 26));
   sub->add_option("--workers", flags->workers,
                   "plan over imagined workers like this host: w0=12MiB,w1=12MiB");
-  sub->add_flag("--explain", flags->explain, "every block, and what every byte is for");
-  sub->add_flag("--json", flags->json, "print the plan as one JSON object");
-  sub->add_option("-o,--output", flags->output, "write the plan's JSON to this file");
-  sub->callback([flags, &chosen] { chosen = [flags] { return RunPlan(*flags); }; });
+  AddShowFlags(sub, flags->show);
+  sub->footer("A model in a file named diff or show is given as ./diff, ./show.");
+  AddPlanShowCommand(*sub, chosen);
+  AddPlanDiffCommand(*sub, chosen);
+  sub->callback([sub, flags, &chosen] {
+    if (sub->get_subcommands().empty()) {
+      chosen = [flags] { return RunPlan(*flags); };
+    } else {
+      RefuseFlagsBefore(*sub, *sub->get_subcommands().front());
+    }
+  });
 }
 
 }  // namespace millrace

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import xml.etree.ElementTree as xml
 
 BINARY = None
 SHARED = pathlib.Path("../shared")
@@ -44,6 +45,20 @@ class UsageTest(unittest.TestCase):
     def test_missing_files_are_named(self):
         self.expect(1, ["/no/such.gguf"], "inspect", "/no/such.gguf")
         self.expect(1, ["/no/text"], "eval", "--text", "/no/text")
+        self.expect(1, ["BEFORE", "/no/a.json"], "plan", "diff", "/no/a.json", "/no/b.json")
+
+    def test_plan_diff_names_file_and_field(self):
+        with tempfile.TemporaryDirectory() as folder:
+            good, bad = f"{folder}/good.json", pathlib.Path(folder) / "bad.json"
+            self.assertEqual(millrace("plan", "--ctx", 128, "-o", good).returncode, 0)
+            plan = json.loads(pathlib.Path(good).read_text())
+            plan["format_version"] = 99
+            bad.write_text(json.dumps(plan))
+            self.expect(2, ["AFTER", str(bad), "format_version"], "plan", "diff", good, bad)
+            self.expect(2, ["plan diff", "AFTER"], "plan", "diff", good)
+            self.expect(2, ["--ctx", "plan diff"], "plan", "--ctx", 128, "diff", good, good)
+            self.expect(2, [good, "plan diff"], "plan", "diff", good, good, good)
+            self.expect(1, ["./diff"], "plan", "./diff")
 
     def test_unreachable_planner_is_named_within_five_seconds(self):
         result = millrace("status", "--planner", "127.0.0.1:1", timeout=5)
@@ -83,6 +98,59 @@ class JsonTest(unittest.TestCase):
         size = overhead + int(0.93 * sum(sizes.values()))
         out = self.json("plan", "--ctx", 256, "--workers", f"w0={size}B,w1={size}B")
         self.assertEqual({s["worker"] for s in out["stages"]}, {"w0", "w1"})
+
+    def test_plan_picture(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path, plan = pathlib.Path(folder) / "plan.svg", f"{folder}/plan.json"
+            needed = int(self.json("plan", "--ctx", 128, "--devices", "cpu")["totals"][0]["used"])
+            size = int(1.3 * needed)
+            flags = ("plan", "--ctx", 128, "--devices", "cpu", "--host-memory", f"{size}B")
+            total = self.json(*flags, "-o", path)["totals"][0]
+            svg = path.read_bytes()
+            boxes = [b for b in xml.fromstring(svg).iter("{http://www.w3.org/2000/svg}rect")
+                     if b.get("class") not in ("background", "legend")]
+            self.assertEqual(sum(b.get("class") == "block" for b in boxes), 18)
+            free = [float(b.get("height")) for b in boxes if b.get("class") == "free"]
+            whole = sum(float(b.get("height")) for b in boxes)
+            share = 1 - int(total["used"]) / int(total["budget"])
+            self.assertAlmostEqual(sum(free) / whole, share, delta=0.01)
+            # From the plan's file it is the same picture.
+            millrace(*flags, "-o", plan)
+            self.json("plan", "show", plan, "-o", path)
+            first, again = (xml.fromstring(s) for s in (svg, path.read_bytes()))
+            self.assertEqual([t.text for t in first.iter() if "block" in (t.text or "")],
+                             [t.text for t in again.iter() if "block" in (t.text or "")])
+            shown = millrace("plan", "show", plan, "--explain")
+            self.assertIn("ledger", shown.stdout)
+            drawn = path.read_bytes()
+            self.json("plan", "show", plan, "-o", path)
+            self.assertEqual(path.read_bytes(), drawn)
+
+    def test_plan_diff(self):
+        with tempfile.TemporaryDirectory() as folder:
+            a, b = f"{folder}/a.json", f"{folder}/b.json"
+            before = self.json("plan", "--ctx", 128, "--devices", "cpu", "-o", a)
+            self.json("plan", "--ctx", 256, "--devices", "cpu", "--host-memory", "1GiB", "-o", b)
+            same = millrace("plan", "diff", a, a)
+            self.assertEqual((same.returncode, same.stdout), (0, "the plans are the same\n"))
+            self.assertTrue(self.json("plan", "diff", a, a)["same"])
+            text = millrace("plan", "diff", a, b)
+            self.assertEqual(text.returncode, 0, text.stderr)
+            self.assertIn("context: 128 -> 256", text.stdout)
+            diff = self.json("plan", "diff", a, b)
+            self.assertEqual((diff["same"], diff["same_model"]), (False, True))
+            lines = {line["what"]: line for line in diff["memory"]}
+            self.assertEqual(lines["budget"]["after"], 1 << 30)
+            kv = [int(e["bytes"]) for e in before["ledger"] if e["purpose"] == "PURPOSE_KV_CACHE"]
+            self.assertEqual(lines["kv cache"]["before"], sum(kv))
+            self.assertEqual(lines["kv cache"]["difference"], sum(kv))
+            # Version 1 knows no shares of blocks.
+            old = json.loads(pathlib.Path(a).read_text())
+            old["format_version"] = 1
+            for block in old["blocks"]:
+                block.pop("cpu_shares", None)
+            pathlib.Path(b).write_text(json.dumps(old))
+            self.assertTrue(self.json("plan", "diff", a, b)["same"])
 
     def test_does_not_fit(self):
         result = millrace("plan", "--workers", "w0=1MiB", "--json")
