@@ -18,14 +18,15 @@ constexpr Bandwidth Sheet(double gb_per_second) {
 constexpr double SheetTflops(double tera) { return tera * 1e12 * kSustainedTensor; }
 constexpr Bytes MiB(int64_t n) { return Bytes(n << 20); }
 
-// The context takes 0.51 GiB on the H200 (measured); cuBLAS and modules 600 MiB besides, where weights
-// are multiplied as they are 128 MiB. The same is assumed of the other cards.
+// The context takes 0.51 GiB on the H200 (measured); cuBLAS and modules 600 MiB besides, where
+// weights are multiplied as they are 128 MiB. The same is assumed of the other cards.
 constexpr Bytes kWithLibrary = 1124_MiB, kWithoutLibrary = 652_MiB;
 
 // Memory: what the driver leaves of the data sheet's, about 98%, with ECC in GDDR6 92%.
 constexpr std::array<GpuProfile, 8> kGpus = {{
     {"rtx-3090", "NVIDIA GeForce RTX 3090", MiB(24 * 1024 * 98 / 100), Sheet(936), SheetTflops(71),
-     4, kWithLibrary, false, "estimate: data sheet 24 GB x 0.98, 936 GB/s x 0.92, 71 TFLOP/s x 0.7"},
+     4, kWithLibrary, false,
+     "estimate: data sheet 24 GB x 0.98, 936 GB/s x 0.92, 71 TFLOP/s x 0.7"},
     {"rtx-4090", "NVIDIA GeForce RTX 4090", MiB(24 * 1024 * 98 / 100), Sheet(1008),
      SheetTflops(165.2), 4, kWithLibrary, false,
      "estimate: data sheet 24 GB x 0.98, 1008 GB/s x 0.92, 165 TFLOP/s x 0.7"},
@@ -56,17 +57,37 @@ constexpr std::array<CpuRate, 4> kReferenceRates = {
 // Flops of CPUs: 0.2 TFLOP/s a thread were measured on a server (AVX-512, no AMX, 16 threads), 0.37
 // with AMX; desktops' cores run faster and with half the units.
 constexpr std::array<HostProfile, 5> kHosts = {{
-    {"ddr4-desktop", "8 cores with AVX2, 2 channels of DDR4-3200", Gb(51.2 * kSustainedDram), 8,
-     1.2e12, {}, "estimate: 51.2 GB/s x 0.8, 8 threads x 0.15 TFLOP/s"},
-    {"ddr5-desktop", "8 cores with AVX-512, 2 channels of DDR5-5600", Gb(89.6 * kSustainedDram), 8,
-     2.0e12, {}, "estimate: 89.6 GB/s x 0.8, 8 threads x 0.25 TFLOP/s"},
-    {"ddr5-server-8ch", "32 cores with AMX, 8 channels of DDR5-4800", Gb(307.2 * kSustainedDram),
-     32, 11.8e12, {}, "estimate: 307.2 GB/s x 0.8, 32 threads x 0.37 TFLOP/s"},
-    {"ddr5-server-12ch", "64 cores with AVX-512, 12 channels of DDR5-4800",
-     Gb(460.8 * kSustainedDram), 64, 12.8e12, {},
+    {"ddr4-desktop",
+     "8 cores with AVX2, 2 channels of DDR4-3200",
+     Gb(51.2 * kSustainedDram),
+     8,
+     1.2e12,
+     {},
+     "estimate: 51.2 GB/s x 0.8, 8 threads x 0.15 TFLOP/s"},
+    {"ddr5-desktop",
+     "8 cores with AVX-512, 2 channels of DDR5-5600",
+     Gb(89.6 * kSustainedDram),
+     8,
+     2.0e12,
+     {},
+     "estimate: 89.6 GB/s x 0.8, 8 threads x 0.25 TFLOP/s"},
+    {"ddr5-server-8ch",
+     "32 cores with AMX, 8 channels of DDR5-4800",
+     Gb(307.2 * kSustainedDram),
+     32,
+     11.8e12,
+     {},
+     "estimate: 307.2 GB/s x 0.8, 32 threads x 0.37 TFLOP/s"},
+    {"ddr5-server-12ch",
+     "64 cores with AVX-512, 12 channels of DDR5-4800",
+     Gb(460.8 * kSustainedDram),
+     64,
+     12.8e12,
+     {},
      "estimate: 460.8 GB/s x 0.8, 64 threads x 0.2 TFLOP/s"},
     {"reference-server", "16 threads of the reference machine, with AMX", Gb(125), 16, 5.9e12,
-     kReferenceRates, "measured on the reference machine (docs/benchmarks.md): 125 GB/s, rates by rows"},
+     kReferenceRates,
+     "measured on the reference machine (docs/benchmarks.md): 125 GB/s, rates by rows"},
 }};
 
 constexpr std::array<DiskProfile, 3> kDisks = {{

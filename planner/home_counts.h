@@ -18,8 +18,9 @@ struct HomeCounts {
   BlockCount cpu;
   BlockCount split;  // CPU and stream, each a part
   BlockCount disk;   // streamed from there
-  bool table_in_ram = false;  // the embedding of a GPU stage, looked up in RAM; not among the blocks
-  int caches_in_ram = 0;      // layers of GPU stages
+  bool table_in_ram =
+      false;              // the embedding of a GPU stage, looked up in RAM; not among the blocks
+  int caches_in_ram = 0;  // layers of GPU stages
 };
 
 HomeCounts CountHomes(const PlacementPlan& plan, const Stage& stage);

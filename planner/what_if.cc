@@ -18,8 +18,7 @@ bool IsCpu(const DeviceSpec& device) { return device.kind == DeviceKind::kCpu; }
 // Next to the cards there are, on a link no faster than theirs.
 void AddGpu(const GpuProfile& profile, HostSpec& host) {
   std::erase_if(host.devices, IsCpu);
-  DeviceSpec gpu =
-      DescribedGpu(profile, static_cast<int>(host.devices.size()), {profile.pcie, 16});
+  DeviceSpec gpu = DescribedGpu(profile, static_cast<int>(host.devices.size()), {profile.pcie, 16});
   for (const DeviceSpec& other : host.devices) {
     gpu.h2d_bandwidth = std::min(gpu.h2d_bandwidth, other.h2d_bandwidth);
   }
@@ -245,13 +244,15 @@ std::string RenderGains(const std::vector<Gain>& gains, const Prediction& now) {
     if (!gain.predicted.has_value()) continue;
     const Prediction& then = *gain.predicted;
     const double share = then.decode_tokens_per_second / now.decode_tokens_per_second - 1;
-    absl::StrAppendFormat(&out, "  %-28s %8.2f tokens/s (%+.1f%%), first token after %s\n", gain.change,
-                          then.decode_tokens_per_second, 100 * share, RenderMilliseconds(then.ttft));
+    absl::StrAppendFormat(&out, "  %-28s %8.2f tokens/s (%+.1f%%), first token after %s\n",
+                          gain.change, then.decode_tokens_per_second, 100 * share,
+                          RenderMilliseconds(then.ttft));
     loss |= share < -kGrain;
   }
   if (loss) {
-    absl::StrAppend(&out, "  below zero: another cut or pass size was chosen, which the simulator finds "
-                          "slower to decode\n");
+    absl::StrAppend(&out,
+                    "  below zero: another cut or pass size was chosen, which the simulator finds "
+                    "slower to decode\n");
   }
   return out;
 }

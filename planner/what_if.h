@@ -38,9 +38,9 @@ struct Gain {
   std::optional<Prediction> predicted;
 };
 
-// `plan` is for `cluster`: one GiB more of each memory, 10% more of each bandwidth that the plan uses.
-// Each is a search of its own, by the search's formula, and predicted by the simulator: a gain may be
-// below zero (3% were seen). Errors are plan_on's.
+// `plan` is for `cluster`: one GiB more of each memory, 10% more of each bandwidth that the plan
+// uses. Each is a search of its own, by the search's formula, and predicted by the simulator: a
+// gain may be below zero (3% were seen). Errors are plan_on's.
 absl::StatusOr<std::vector<Gain>> GainsOfMore(const ClusterSpec& cluster, const PlacementPlan& plan,
                                               const PlanOn& plan_on);
 

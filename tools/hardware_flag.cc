@@ -91,7 +91,8 @@ class Builder {
     DescribedMachine out;
     out.host = DescribedHost(*host_, memory_);
     Note(out, absl::StrCat(host_->name, " ", FormatBytes(memory_)), host_->source);
-    for (const auto& [profile, budget] : cards_) MILLRACE_RETURN_IF_ERROR(Plug(*profile, budget, out));
+    for (const auto& [profile, budget] : cards_)
+      MILLRACE_RETURN_IF_ERROR(Plug(*profile, budget, out));
     if (disk_ != nullptr) {
       out.host.disk_bandwidth = disk_->read;
       Note(out, disk_->name, disk_->source);
@@ -138,12 +139,14 @@ class Builder {
     const int index = static_cast<int>(out.host.devices.size());
     DeviceSpec gpu = DescribedGpu(profile, index, slot_.value_or(PcieSlot{profile.pcie, 16}));
     if (budget.has_value() && *budget > gpu.memory_total) {
-      return BadPart(profile.name, absl::StrCat("has no more than ", FormatBytes(gpu.memory_total)));
+      return BadPart(profile.name,
+                     absl::StrCat("has no more than ", FormatBytes(gpu.memory_total)));
     }
     gpu.budget = budget.value_or(gpu.budget);
     Note(out,
          absl::StrCat(gpu.id.value(), " ", profile.name, ", link ",
-                      FormatBandwidth(gpu.h2d_bandwidth), slot_ ? " (" + PcieSlotName(*slot_) + ")" : ""),
+                      FormatBandwidth(gpu.h2d_bandwidth),
+                      slot_ ? " (" + PcieSlotName(*slot_) + ")" : ""),
          profile.source);
     out.host.devices.push_back(std::move(gpu));
     return absl::OkStatus();
@@ -184,14 +187,14 @@ absl::StatusOr<const GpuProfile*> ParseGpuName(absl::string_view flag, absl::str
 std::string RenderHardwareProfiles() {
   std::string out = "cards (1 or `2x NAME`; a size after the name is what may be used of it)\n";
   for (const GpuProfile& p : GpuProfiles()) {
-    absl::StrAppendFormat(&out, "  %-17s %s, read %s, products %.0f TFLOP/s, PCIe %d\n    %s\n", p.name,
-                          FormatBytes(p.memory), FormatBandwidth(p.read), p.flops / 1e12, p.pcie,
-                          p.source);
+    absl::StrAppendFormat(&out, "  %-17s %s, read %s, products %.0f TFLOP/s, PCIe %d\n    %s\n",
+                          p.name, FormatBytes(p.memory), FormatBandwidth(p.read), p.flops / 1e12,
+                          p.pcie, p.source);
   }
   absl::StrAppend(&out, "hosts (`NAME 64GiB`)\n");
   for (const HostProfile& p : HostProfiles()) {
-    absl::StrAppendFormat(&out, "  %-17s %s, read %s, products %.1f TFLOP/s\n    %s\n", p.name, p.title,
-                          FormatBandwidth(p.read), p.flops / 1e12, p.source);
+    absl::StrAppendFormat(&out, "  %-17s %s, read %s, products %.1f TFLOP/s\n    %s\n", p.name,
+                          p.title, FormatBandwidth(p.read), p.flops / 1e12, p.source);
   }
   absl::StrAppendFormat(&out, "links: lanes x %.2f, measured at 5x16 on the reference machine\n",
                         kSustainedLink);

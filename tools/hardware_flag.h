@@ -13,17 +13,17 @@ namespace millrace {
 
 struct DescribedMachine {
   HostSpec host;
-  std::vector<std::string> notes;  // one line for each part: what it is and where its figures come from
+  std::vector<std::string> notes;  // one for each part: where its figures come from
 };
 
-// "2x rtx-3090, ddr5-desktop 64GiB, pcie4x16, nvme-pcie4": parts in any order, in any case. Cards, each
-// kind `Nx NAME`, with a size as budget if given; one host with the memory it has; at most one slot, the
-// same for all cards (else the cards' own x16), and at most one disk. Without cards the CPU is the device.
-// InvalidArgument names the part and lists what there is.
+// "2x rtx-3090, ddr5-desktop 64GiB, pcie4x16, nvme-pcie4": parts in any order, in any case. Cards,
+// each kind `Nx NAME`, with a size as budget if given; one host with the memory it has; at most one
+// slot, the same for all cards (else the cards' own x16), and at most one disk. Without cards the
+// CPU is the device. InvalidArgument names the part and lists what there is.
 absl::StatusOr<DescribedMachine> ParseHardware(absl::string_view text);
 
-// As `millrace probe -o` writes it. The file does not tell which cards multiply quantised weights as they
-// are: room to dequantise is planned for all. Errors name the path.
+// As `millrace probe -o` writes it. The file does not tell which cards multiply quantised weights
+// as they are: room to dequantise is planned for all. Errors name the path.
 absl::StatusOr<DescribedMachine> ReadHardwareFile(const std::string& path);
 
 // InvalidArgument: no such card; lists those there are.

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "planner/plan_messages.h"
 #include "planner/plan_report.h"
 #include "planner/what_if.h"
@@ -46,10 +47,17 @@ absl::StatusOr<SolveResult> PlanOnCluster(const RuntimeRequest& request) {
 
 // Where the figures of a machine come from that was not measured; beside JSON on stderr.
 void PrintNotes(const std::vector<std::string>& notes, bool json) {
-  FILE* out = json ? stderr : stdout;
-  if (!notes.empty()) std::fprintf(out, "planned for a described machine, nothing was measured here\n");
-  for (const std::string& note : notes) std::fprintf(out, "  %s\n", note.c_str());
-  if (!notes.empty()) std::fprintf(out, "\n");
+  if (notes.empty()) return;
+  std::fprintf(json ? stderr : stdout,
+               "planned for a described machine, nothing was measured here\n  %s\n\n",
+               absl::StrJoin(notes, "\n  ").c_str());
+}
+
+void PrintAddedCards(const MachineChange& change, bool json) {
+  for (const GpuProfile* gpu : change.more_gpus) {
+    std::fprintf(json ? stderr : stdout, "added %s\n",
+                 absl::StrCat(gpu->name, ": ", gpu->source).c_str());
+  }
 }
 
 // The same question on another cluster.
@@ -102,6 +110,7 @@ absl::StatusOr<int> ReportWhatIf(const PlanFlags& flags, const MachineChange& ch
                             ProblemOn(*cluster, asked.problem.model, asked.runtime));
   MILLRACE_ASSIGN_OR_RETURN(const SolveResult changed, Solve(problem));
   PrintNotes(asked.notes, flags.json);
+  PrintAddedCards(change, flags.json);
   if (!as_is.plan && !changed.plan) return ReportInfeasible(*changed.infeasible, flags.json);
   if (flags.json) {
     PrintBothAsJson(as_is, changed);
@@ -114,11 +123,12 @@ absl::StatusOr<int> ReportWhatIf(const PlanFlags& flags, const MachineChange& ch
 absl::Status CheckFlags(const PlanFlags& flags) {
   MILLRACE_RETURN_IF_ERROR(CheckQuestion(flags.question));
   if (flags.what_if.empty()) return absl::OkStatus();
-  for (const auto& [given, name] : {std::pair(!flags.question.runtime.planner.empty(), "--planner"),
-                                    std::pair(!flags.output.empty(), "-o"),
-                                    std::pair(flags.explain, "--explain")}) {
+  for (const auto& [given, name] :
+       {std::pair(!flags.question.runtime.planner.empty(), "--planner"),
+        std::pair(!flags.output.empty(), "-o"), std::pair(flags.explain, "--explain")}) {
     if (given) {
-      return absl::InvalidArgumentError(absl::StrCat("--what-if and ", name, " exclude each other"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("--what-if and ", name, " exclude each other"));
     }
   }
   return absl::OkStatus();
@@ -159,8 +169,9 @@ void AddPlanCommand(CLI::App& app, Command& chosen) {
   sub->add_option("--what-if", flags->what_if,
                   "the plan beside that of a changed machine: gpu0=24GiB,host=64GiB,pcie=4x8,"
                   "dram=80GB/s,disk=3GB/s,add=rtx-3090");
-  sub->add_flag("--explain", flags->explain,
-                "what every byte is for, simpler placements, and what more memory or bandwidth buys");
+  sub->add_flag(
+      "--explain", flags->explain,
+      "what every byte is for, simpler placements, and what more memory or bandwidth buys");
   sub->add_flag("--json", flags->json, "print the plan as one JSON object");
   sub->add_option("-o,--output", flags->output, "write the plan's JSON to this file");
   sub->callback([flags, &chosen] { chosen = [flags] { return RunPlan(*flags); }; });

@@ -8,9 +8,9 @@
 
 namespace millrace {
 
-// `model` on `cluster`. Context, slots, cache type, routes and pins are the request's; its budgets are
-// not looked at: they are the cluster's. Without --max-pass-tokens the largest pass is chosen by
-// planner/pass_size.h. InvalidArgument names the flag.
+// `model` on `cluster`. Context, slots, cache type, routes and pins are the request's; its budgets
+// are not looked at: they are the cluster's. Without --max-pass-tokens the largest pass is chosen
+// by planner/pass_size.h. InvalidArgument names the flag.
 absl::StatusOr<PlacementProblem> ProblemOn(const ClusterSpec& cluster, const ModelSpec& model,
                                            const RuntimeRequest& request);
 

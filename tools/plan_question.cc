@@ -70,9 +70,10 @@ void AddQuestionFlags(CLI::App* app, PlanQuestion& q) {
                   "instead of MODEL, no file: one of " + absl::StrJoin(SynthShapeNames(), ", "));
   app->add_option("--quant", q.quant,
                   "with --shape: one of " + absl::StrJoin(SynthQuantNames(), ", "));
-  app->add_option("--hardware", q.hardware,
-                  "plan for a machine described so, not this one: '2x rtx-3090, ddr5-desktop 64GiB, "
-                  "pcie4x16'; 'list' shows what there is");
+  app->add_option(
+      "--hardware", q.hardware,
+      "plan for a machine described so, not this one: '2x rtx-3090, ddr5-desktop 64GiB, "
+      "pcie4x16'; 'list' shows what there is");
   app->add_option("--hardware-file", q.hardware_file,
                   "plan for the machine that `millrace probe -o FILE` was run on");
   app->add_option("--workers", q.workers,
@@ -96,9 +97,10 @@ absl::Status CheckQuestion(const PlanQuestion& q) {
   if (!q.runtime.planner.empty()) return Exclude(machine, "--planner");
   const absl::string_view own = GivenMachineFlag(q.runtime.budget);
   if (own.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      own, ": has no effect with ", machine, ": it is of this machine; describe the other one whole, or "
-      "change it by --what-if"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(own, ": has no effect with ", machine,
+                   ": it is of this machine; describe the other one whole, or "
+                   "change it by --what-if"));
 }
 
 absl::StatusOr<AskedProblem> MakeProblem(const PlanQuestion& q) {
@@ -112,9 +114,9 @@ absl::StatusOr<AskedProblem> MakeProblem(const PlanQuestion& q) {
   MILLRACE_ASSIGN_OR_RETURN(const AskedModel model, ReadModel(q));
   RuntimeRequest request = q.runtime;
   request.model = model.reference;
-  MILLRACE_ASSIGN_OR_RETURN(AskedProblem out,
-                            described ? OnDescribed(model, std::move(machine), request)
-                                      : OnThisMachine(model, q.workers, request));
+  MILLRACE_ASSIGN_OR_RETURN(AskedProblem out, described
+                                                  ? OnDescribed(model, std::move(machine), request)
+                                                  : OnThisMachine(model, q.workers, request));
   out.runtime = std::move(request);
   return out;
 }

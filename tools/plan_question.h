@@ -1,4 +1,5 @@
-// What `millrace plan` is asked: a model or the shape of one, on this machine or on a described one.
+// What `millrace plan` is asked: a model or the shape of one, on this machine or on a described
+// one.
 #ifndef MILLRACE_TOOLS_PLAN_QUESTION_H_
 #define MILLRACE_TOOLS_PLAN_QUESTION_H_
 

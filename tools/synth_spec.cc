@@ -27,8 +27,7 @@ absl::StatusOr<ModelSpec> SynthModelSpec(absl::string_view shape, absl::string_v
   if (s.rope_factor > 0) spec.rope.frequency_factors = SynthRopeFactors(s);
   GgufWriter writer;
   AddSynthTensors(s, q, writer);
-  MILLRACE_RETURN_IF_ERROR(
-      AssembleTensors(spec.name, TensorNaming::kGguf, writer.Tensors(), spec));
+  MILLRACE_RETURN_IF_ERROR(AssembleTensors(spec.name, TensorNaming::kGguf, writer.Tensors(), spec));
   spec.files.push_back({absl::StrCat(s.name, "-", q.name), Bytes(writer.FileSize())});
   return spec;
 }

@@ -12,9 +12,9 @@
 
 namespace millrace {
 
-// The spec of the file that WriteSyntheticModel would write, but for its metadata's size: offsets and
-// file sizes are of the tensors alone. Its fingerprint is the file's. InvalidArgument: unknown shape or
-// quant, the known ones listed.
+// The spec of the file that WriteSyntheticModel would write, but for its metadata's size: offsets
+// and file sizes are of the tensors alone. Its fingerprint is the file's. InvalidArgument: unknown
+// shape or quant, the known ones listed.
 absl::StatusOr<ModelSpec> SynthModelSpec(absl::string_view shape, absl::string_view quant);
 
 // Every tensor of the shape in its type, in order.

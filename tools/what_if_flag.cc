@@ -61,9 +61,10 @@ absl::StatusOr<MachineChange> ParseWhatIf(absl::string_view text) {
     const std::pair<std::string, std::string> named =
         absl::StrSplit(absl::AsciiStrToLower(part), absl::MaxSplits('=', 1));
     if (named.first.empty() || named.second.empty()) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          kFlag, ": '", part, "' is not NAME=VALUE; there is gpu0=24GiB (any device, or gpu), "
-          "host=64GiB, pcie=4x8, dram=80GB/s, disk=3GB/s, add=rtx-3090"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(kFlag, ": '", part,
+                       "' is not NAME=VALUE; there is gpu0=24GiB (any device, or gpu), "
+                       "host=64GiB, pcie=4x8, dram=80GB/s, disk=3GB/s, add=rtx-3090"));
     }
     MILLRACE_RETURN_IF_ERROR(ReadPart(part, named.first, named.second, change));
   }

@@ -1,5 +1,5 @@
-// The table of hardware: every profile is usable, says where it comes from, and agrees with what was
-// measured where something was.
+// The table of hardware: every profile is usable, says where it comes from, and agrees with what
+// was measured where something was.
 #include "planner/hardware_profiles.h"
 
 #include <gmock/gmock.h>

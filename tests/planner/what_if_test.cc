@@ -47,7 +47,8 @@ TEST(WhatIfTest, AMemoryThatIsNotThereIsNamed) {
   change.budgets = {{"gpu7", 12_GiB}};
   const auto refused = Changed(Desktop(), change);
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("'gpu7' there; there is host, gpu0"));
+  EXPECT_THAT(std::string(refused.status().message()),
+              HasSubstr("'gpu7' there; there is host, gpu0"));
 }
 
 TEST(WhatIfTest, ACardMoreStandsBesideTheOthersOnALinkNoFaster) {
@@ -82,7 +83,8 @@ TEST(WhatIfTest, ALittleMoreOfEachIsPlannedAnew) {
   const auto gains = GainsOfMore(problem.cluster, plan, PlansOf(problem));
   ASSERT_TRUE(gains.ok()) << gains.status();
   const std::string text = RenderGains(*gains, plan.predicted);
-  for (const char* what : {"+1 GiB of w/gpu0", "+1 GiB of w/host", "+10% HBM", "+10% links", "+10% DRAM"}) {
+  for (const char* what :
+       {"+1 GiB of w/gpu0", "+1 GiB of w/host", "+10% HBM", "+10% links", "+10% DRAM"}) {
     EXPECT_THAT(text, HasSubstr(what));
   }
   EXPECT_THAT(text, Not(HasSubstr("disk")));
