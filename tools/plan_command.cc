@@ -58,6 +58,7 @@ void PrintAddedCards(const MachineChange& change, bool json) {
     std::fprintf(json ? stderr : stdout, "added %s\n",
                  absl::StrCat(gpu->name, ": ", gpu->source).c_str());
   }
+  if (!change.more_gpus.empty()) std::fprintf(json ? stderr : stdout, "\n");
 }
 
 // The same question on another cluster.
