@@ -1,10 +1,12 @@
 #include "planner/what_if.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "planner/home_counts.h"
 #include "planner/plan_report.h"
 #include "proto/status_macros.h"
@@ -41,19 +43,20 @@ void SetHostBudget(Bytes budget, HostSpec& host) {
 
 absl::Status SetBudget(const std::string& of, Bytes budget, ClusterSpec& cluster) {
   bool found = false;
-  std::string known = "host";
+  std::set<std::string> known = {"host"};
   for (HostSpec& host : cluster.hosts) {
     if (of == "host") SetHostBudget(budget, host);
     found |= of == "host";
     for (DeviceSpec& device : host.devices) {
-      absl::StrAppend(&known, ", ", device.id.value());
+      known.insert(device.id.value());
       if (device.id.value() != of && !(of == "gpu" && IsGpu(device))) continue;
       SetDeviceBudget(budget, device);
       found = true;
     }
   }
   if (found) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("no memory '", of, "' there; there is ", known));
+  return absl::InvalidArgumentError(
+      absl::StrCat("no memory '", of, "' there; there is ", absl::StrJoin(known, ", ")));
 }
 
 // Reading goes faster, and with it one row's products; what more rows add is arithmetic.

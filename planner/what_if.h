@@ -17,7 +17,8 @@ namespace millrace {
 
 struct MachineChange {
   std::vector<const GpuProfile*> more_gpus;  // on the first host, instead of its CPU devices
-  // What may be used of a device ("gpu0"), of every GPU ("gpu"), or of the hosts' memory ("host").
+  // What may be used of a device ("gpu0"), of every GPU ("gpu"), or of the hosts' memory ("host"),
+  // on every host alike.
   // Changes follow each other in order. More than there is means that there is more.
   std::vector<std::pair<std::string, Bytes>> budgets;
   std::optional<Bandwidth> link, dram, disk;  // of all GPUs, of all hosts

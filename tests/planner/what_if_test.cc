@@ -48,7 +48,7 @@ TEST(WhatIfTest, AMemoryThatIsNotThereIsNamed) {
   const auto refused = Changed(Desktop(), change);
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(refused.status().message()),
-              HasSubstr("'gpu7' there; there is host, gpu0"));
+              HasSubstr("'gpu7' there; there is gpu0, host"));
 }
 
 TEST(WhatIfTest, ACardMoreStandsBesideTheOthersOnALinkNoFaster) {

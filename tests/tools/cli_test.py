@@ -52,7 +52,7 @@ class UsageTest(unittest.TestCase):
         self.expect(2, ["llama-3.1-70b"], "plan", "--shape", "llama-9", "--quant", "Q4_K_M")
         self.expect(2, ["--what-if", "'gpu0'"], "plan", "--what-if", "gpu0")
         self.expect(2, ["'pcie=9x1'"], "plan", "--what-if", "pcie=9x1")
-        self.expect(2, ["gpu7", "host, cpu"], "plan", "--hardware", host, "--what-if", "gpu7=1GiB")
+        self.expect(2, ["gpu7", "cpu, host"], "plan", "--hardware", host, "--what-if", "gpu7=1GiB")
         self.expect(2, ["rtx-5090"], "plan", "--hardware", host, "--what-if", "add=rtx-9")
         self.expect(2, ["--what-if and -o"], "plan", "--what-if", "host=1GiB", "-o", "plan.json")
         self.expect(1, ["/no/host.json"], "plan", "--hardware-file", "/no/host.json")
