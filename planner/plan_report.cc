@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "planner/baselines.h"
+#include "planner/home_counts.h"
 #include "planner/plan_words.h"
 
 namespace millrace {
@@ -39,74 +40,74 @@ std::string Bar(Bytes used, Bytes budget) {
   return absl::StrFormat("%s %3.0f%%", bar, 100 * share);
 }
 
-// "resident 34.1 GiB in 120 blocks; in RAM: embed looked up, 7.3 GiB streamed, ..." of a GPU stage
-// with host homes; routes at a pass of one token.
-std::string RenderRoutes(const PlacementPlan& plan, const Stage& s) {
-  struct Count {
-    int blocks = 0;
-    Bytes bytes;
-    void Add(const BlockPlacement& b) {
-      ++blocks;
-      bytes += b.weights;
-    }
-  };
-  Count resident, streamed, cpu, split, disk;
-  bool embed = false;
-  int caches = 0;
-  std::map<int, int> thresholds;  // blocks by host_route_max_tokens
+// Up to which pass the CPU computes how many of the stage's blocks, and what of split ones.
+std::string RenderThresholds(const PlacementPlan& plan, const Stage& s) {
+  std::map<int, int> thresholds;      // blocks by host_route_max_tokens
   std::map<std::string, int> splits;  // blocks by what SharesText says
-  for (int b = s.first_block; b < s.end_block; ++b) {
+  for (int b = std::max(1, s.first_block); b < s.end_block; ++b) {
     const BlockPlacement& p = plan.blocks[b];
-    caches += p.kv_home == Home::kHost;
-    if (p.home == Home::kDevice) {
-      resident.Add(p);
-    } else if (b == 0) {
-      embed = true;
-    } else if (p.home == Home::kDisk) {
-      disk.Add(p);
-    } else {
-      const bool routed = p.host_route_max_tokens > 0;
-      const bool both = !routed && !p.cpu_shares.empty() && p.cpu_shares[0].units > 0;
-      (both ? split : routed ? cpu : streamed).Add(p);
-      ++thresholds[p.host_route_max_tokens];
-      if (!p.cpu_shares.empty()) ++splits[SharesText(p)];
-    }
+    if (p.home != Home::kHost) continue;
+    ++thresholds[p.host_route_max_tokens];
+    if (!p.cpu_shares.empty()) ++splits[SharesText(p)];
   }
-  if (!embed && streamed.blocks + cpu.blocks + split.blocks + disk.blocks == 0) return "";
-  std::string out = absl::StrFormat(
-      "\nblocks of %s/%s: %d resident (%s)", s.worker.value(), s.device.value(), resident.blocks,
-      FormatBytes(resident.bytes));
-  if (streamed.blocks > 0) {
-    absl::StrAppendFormat(&out, ", %d streamed (%s)", streamed.blocks, FormatBytes(streamed.bytes));
-  }
-  if (cpu.blocks > 0) {
-    absl::StrAppendFormat(&out, ", %d by the CPU (%s)", cpu.blocks, FormatBytes(cpu.bytes));
-  }
-  if (split.blocks > 0) {
-    absl::StrAppendFormat(&out, ", %d split between CPU and stream (%s)", split.blocks,
-                          FormatBytes(split.bytes));
-  }
-  if (disk.blocks > 0) {
-    absl::StrAppendFormat(&out, ", %d read from disk for every pass (%s)", disk.blocks,
-                          FormatBytes(disk.bytes));
-  }
-  if (embed) absl::StrAppend(&out, ", embedding looked up in RAM");
-  if (caches > 0) absl::StrAppend(&out, ", KV cache of ", caches, " layers in RAM");
-  if (s.stream_ring > Bytes(0)) absl::StrAppend(&out, "; ring ", FormatBytes(s.stream_ring));
   std::vector<std::string> limits;
   for (const auto& [tokens, blocks] : thresholds) {
     if (tokens > 0) limits.push_back(absl::StrCat(blocks, " up to ", tokens));
   }
+  std::string out;
   if (!limits.empty()) {
     absl::StrAppend(&out, "\nby the CPU in passes of tokens: ", absl::StrJoin(limits, ", "));
   }
   for (const auto& [text, blocks] : splits) {
     absl::StrAppend(&out, "\nunits by the CPU in passes of tokens, ", blocks, " blocks: ", text);
   }
+  return out;
+}
+
+// "resident 34.1 GiB in 120 blocks; in RAM: embed looked up, 7.3 GiB streamed, ..." of a GPU stage
+// with host homes; routes at a pass of one token.
+std::string RenderRoutes(const PlacementPlan& plan, const Stage& s) {
+  const HomeCounts homes = CountHomes(plan, s);
+  if (!homes.table_in_ram && homes.streamed.blocks + homes.cpu.blocks + homes.split.blocks +
+                                     homes.disk.blocks == 0) {
+    return "";
+  }
+  std::string out = absl::StrFormat("\nblocks of %s/%s: %d resident (%s)", s.worker.value(),
+                                    s.device.value(), homes.resident.blocks,
+                                    FormatBytes(homes.resident.weights));
+  const auto add = [&out](const BlockCount& count, absl::string_view what) {
+    if (count.blocks == 0) return;
+    absl::StrAppendFormat(&out, ", %d %s (%s)", count.blocks, what, FormatBytes(count.weights));
+  };
+  add(homes.streamed, "streamed");
+  add(homes.cpu, "by the CPU");
+  add(homes.split, "split between CPU and stream");
+  add(homes.disk, "read from disk for every pass");
+  if (homes.table_in_ram) absl::StrAppend(&out, ", embedding looked up in RAM");
+  if (homes.caches_in_ram > 0) {
+    absl::StrAppend(&out, ", KV cache of ", homes.caches_in_ram, " layers in RAM");
+  }
+  if (s.stream_ring > Bytes(0)) absl::StrAppend(&out, "; ring ", FormatBytes(s.stream_ring));
+  absl::StrAppend(&out, RenderThresholds(plan, s));
   return absl::StrCat(WrapAt(out, 100), "\n");
 }
 
 }  // namespace
+
+std::string WrapAt(const std::string& text, size_t width) {
+  std::string out;
+  for (absl::string_view line : absl::StrSplit(text, '\n')) {
+    if (!out.empty() || line.data() != text.data()) out += '\n';
+    while (line.size() > width) {
+      const size_t space = line.rfind(' ', width);
+      if (space == absl::string_view::npos || space == 0) break;
+      absl::StrAppend(&out, line.substr(0, space), "\n  ");
+      line.remove_prefix(space + 1);
+    }
+    absl::StrAppend(&out, line);
+  }
+  return out;
+}
 
 std::string RenderMilliseconds(absl::Duration d) {
   if (d <= absl::ZeroDuration() || d == absl::InfiniteDuration()) return "-";

@@ -2,6 +2,7 @@
 #ifndef MILLRACE_PLANNER_PLAN_REPORT_H_
 #define MILLRACE_PLANNER_PLAN_REPORT_H_
 
+#include <cstddef>
 #include <string>
 
 #include "planner/placement_problem.h"
@@ -25,6 +26,9 @@ std::string RenderPredicted(const Prediction& predicted);
 
 // "0.42 ms", "57 ms"; "-" for zero or infinite.
 std::string RenderMilliseconds(absl::Duration d);
+
+// Lines broken at spaces.
+std::string WrapAt(const std::string& text, size_t width);
 
 }  // namespace millrace
 

@@ -2,10 +2,25 @@
 
 #include <google/protobuf/util/json_util.h>
 
+#include "absl/strings/str_cat.h"
 #include "proto/convert.h"
 #include "proto/status_macros.h"
 
 namespace millrace {
+namespace {
+
+absl::Status ReadJson(absl::string_view json, absl::string_view of,
+                      google::protobuf::Message& message) {
+  google::protobuf::util::JsonParseOptions options;
+  options.ignore_unknown_fields = false;
+  const auto parsed = google::protobuf::util::JsonStringToMessage(
+      google::protobuf::StringPiece(json.data(), json.size()), &message, options);
+  if (parsed.ok()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("not the JSON of ", of, ": ", std::string(parsed.message())));
+}
+
+}  // namespace
 
 std::string MessageToJson(const google::protobuf::Message& message, bool indent) {
   google::protobuf::util::JsonPrintOptions options;
@@ -21,14 +36,13 @@ std::string PlanToJson(const PlacementPlan& plan) { return MessageToJson(ToProto
 
 absl::StatusOr<PlacementPlan> PlanFromJson(absl::string_view json) {
   v1::PlacementPlan wire;
-  google::protobuf::util::JsonParseOptions options;
-  options.ignore_unknown_fields = false;
-  const auto parsed = google::protobuf::util::JsonStringToMessage(
-      google::protobuf::StringPiece(json.data(), json.size()), &wire, options);
-  if (!parsed.ok()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("not the JSON of a plan: ", std::string(parsed.message())));
-  }
+  MILLRACE_RETURN_IF_ERROR(ReadJson(json, "a plan", wire));
+  return FromProto(wire);
+}
+
+absl::StatusOr<HostSpec> HostFromJson(absl::string_view json) {
+  v1::HostSpec wire;
+  MILLRACE_RETURN_IF_ERROR(ReadJson(json, "a host", wire));
   return FromProto(wire);
 }
 

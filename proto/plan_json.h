@@ -21,6 +21,9 @@ std::string PlanToJson(const PlacementPlan& plan);
 // a plan is never half understood.
 absl::StatusOr<PlacementPlan> PlanFromJson(absl::string_view json);
 
+// A host as `millrace probe -o` writes it. Errors as of PlanFromJson.
+absl::StatusOr<HostSpec> HostFromJson(absl::string_view json);
+
 // Any message of ours, in the same form; for --json outputs.
 std::string MessageToJson(const google::protobuf::Message& message, bool indent = true);
 

@@ -10,15 +10,6 @@
 namespace millrace {
 namespace {
 
-absl::StatusOr<Bytes> ParseBytesFlag(absl::string_view flag, absl::string_view text) {
-  absl::StatusOr<Bytes> bytes = ParseBytes(text);
-  if (!bytes.ok()) return Annotate(bytes.status(), flag);
-  if (*bytes <= Bytes(0)) {
-    return absl::InvalidArgumentError(absl::StrCat(flag, ": '", text, "' is not above zero"));
-  }
-  return bytes;
-}
-
 // "24GiB" for every device, or "gpu0=24GiB,cpu=8GiB".
 absl::Status ApplyDeviceMemory(absl::string_view text, std::vector<DeviceOption>& devices) {
   constexpr absl::string_view kFlag = "--device-memory";
@@ -26,7 +17,7 @@ absl::Status ApplyDeviceMemory(absl::string_view text, std::vector<DeviceOption>
     const std::pair<absl::string_view, absl::string_view> named =
         absl::StrSplit(part, absl::MaxSplits('=', 1));
     const bool all = part.find('=') == absl::string_view::npos;
-    MILLRACE_ASSIGN_OR_RETURN(const Bytes bytes, ParseBytesFlag(kFlag, all ? part : named.second));
+    MILLRACE_ASSIGN_OR_RETURN(const Bytes bytes, ParseSize(kFlag, all ? part : named.second));
     bool found = false;
     for (DeviceOption& device : devices) {
       if (!all && device.id.value() != named.first) continue;
@@ -75,6 +66,15 @@ absl::StatusOr<RoutePolicy> ParseRoutes(const std::string& text) {
 
 }  // namespace
 
+absl::StatusOr<Bytes> ParseSize(absl::string_view flag, absl::string_view text) {
+  absl::StatusOr<Bytes> bytes = ParseBytes(text);
+  if (!bytes.ok()) return Annotate(bytes.status(), flag);
+  if (*bytes <= Bytes(0)) {
+    return absl::InvalidArgumentError(absl::StrCat(flag, ": '", text, "' is not above zero"));
+  }
+  return bytes;
+}
+
 void AddBudgetFlags(CLI::App* app, BudgetFlags& flags) {
   app->add_option("--device-memory", flags.device_memory,
                   "memory per device, e.g. 24GiB, or gpu0=24GiB,gpu1=12GiB");
@@ -107,7 +107,7 @@ absl::StatusOr<Budget> ParseBudget(const BudgetFlags& flags) {
   budget.probe.threads = flags.threads;
   if (!flags.host_memory.empty()) {
     MILLRACE_ASSIGN_OR_RETURN(budget.probe.host_memory,
-                              ParseBytesFlag("--host-memory", flags.host_memory));
+                              ParseSize("--host-memory", flags.host_memory));
   }
   absl::StatusOr<std::vector<DeviceOption>> devices =
       ParseDevices(flags.devices.empty() ? "auto" : flags.devices);
@@ -123,10 +123,23 @@ absl::StatusOr<Budget> ParseBudget(const BudgetFlags& flags) {
   if (!flags.device_memory.empty()) {
     MILLRACE_RETURN_IF_ERROR(ApplyDeviceMemory(flags.device_memory, budget.probe.devices));
   }
-  MILLRACE_ASSIGN_OR_RETURN(budget.kv_type, ParseKvType(flags.kv_type));
-  MILLRACE_ASSIGN_OR_RETURN(budget.pins, ParsePins(flags.pins));
-  MILLRACE_ASSIGN_OR_RETURN(budget.routes, ParseRoutes(flags.routes));
+  MILLRACE_ASSIGN_OR_RETURN(budget.wishes, ParseWishes(flags));
   return budget;
+}
+
+absl::StatusOr<PlanWishes> ParseWishes(const BudgetFlags& flags) {
+  PlanWishes wishes;
+  MILLRACE_ASSIGN_OR_RETURN(wishes.kv_type, ParseKvType(flags.kv_type));
+  MILLRACE_ASSIGN_OR_RETURN(wishes.pins, ParsePins(flags.pins));
+  MILLRACE_ASSIGN_OR_RETURN(wishes.routes, ParseRoutes(flags.routes));
+  return wishes;
+}
+
+absl::string_view GivenMachineFlag(const BudgetFlags& flags) {
+  if (!flags.device_memory.empty()) return "--device-memory";
+  if (!flags.host_memory.empty()) return "--host-memory";
+  if (!flags.devices.empty()) return "--devices";
+  return flags.threads != 0 ? "--threads" : "";
 }
 
 absl::StatusOr<v1::PlanOptions> ToPlanOptions(const BudgetFlags& flags) {
@@ -172,7 +185,7 @@ absl::StatusOr<ClusterSpec> ParseImaginedWorkers(absl::string_view text, const H
     }
     HostSpec host = like;
     host.worker = WorkerId(halves[0]);
-    MILLRACE_ASSIGN_OR_RETURN(host.budget, ParseBytesFlag("--workers", halves[1]));
+    MILLRACE_ASSIGN_OR_RETURN(host.budget, ParseSize("--workers", halves[1]));
     host.devices.resize(1);
     host.devices[0].budget = host.budget;
     cluster.hosts.push_back(std::move(host));

@@ -25,15 +25,26 @@ struct BudgetFlags {
 // `flags` outlives `app`'s parse.
 void AddBudgetFlags(CLI::App* app, BudgetFlags& flags);
 
-struct Budget {
-  ProbeOptions probe;
+// What does not depend on the machine.
+struct PlanWishes {
   DType kv_type = DType::kF16;
   std::vector<Pin> pins;
   RoutePolicy routes = RoutePolicy::kAuto;
 };
 
+struct Budget {
+  ProbeOptions probe;
+  PlanWishes wishes;
+};
+
 // InvalidArgument names the flag, the value and what would do.
 absl::StatusOr<Budget> ParseBudget(const BudgetFlags& flags);
+absl::StatusOr<PlanWishes> ParseWishes(const BudgetFlags& flags);
+// Of --device-memory, --host-memory, --devices and --threads, the first that was given; else empty.
+absl::string_view GivenMachineFlag(const BudgetFlags& flags);
+
+// A size above zero. InvalidArgument names `flag`.
+absl::StatusOr<Bytes> ParseSize(absl::string_view flag, absl::string_view text);
 
 // For a planner; its zeros mean defaults. InvalidArgument: flags that only work in this process.
 absl::StatusOr<v1::PlanOptions> ToPlanOptions(const BudgetFlags& flags);

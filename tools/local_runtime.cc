@@ -3,11 +3,11 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "planner/pass_size.h"
 #include "proto/status_macros.h"
+#include "tools/cli_io.h"
 #include "tools/plan_file.h"
+#include "tools/plan_problem.h"
 #include "tools/progress_bar.h"
-#include "worker/activation_arena.h"
 #include "worker/local_stages.h"
 #include "worker/stream/probe_disk.h"
 
@@ -51,37 +51,6 @@ Runtime MakeRuntime(PlacementPlan plan, std::shared_ptr<Engine> engine) {
   return runtime;
 }
 
-bool AllGpusMultiplyDirectly(const ClusterSpec& cluster) {
-  for (const HostSpec& host : cluster.hosts) {
-    for (const DeviceSpec& device : host.devices) {
-      if (device.kind == DeviceKind::kGpu && !device.direct_products) return false;
-    }
-  }
-  return true;
-}
-
-void SetPassTokens(PlacementProblem& problem, int tokens, int threads) {
-  problem.max_pass_tokens = tokens;
-  const ActivationShape shape = {tokens, threads, problem.slots, problem.context,
-                                 AllGpusMultiplyDirectly(problem.cluster)};
-  problem.activations = ActivationNeedsOf(problem.model, shape, DeviceKind::kCpu);
-  problem.gpu_activations = ActivationNeedsOf(problem.model, shape, DeviceKind::kGpu);
-  ActivationShape host_route = shape;
-  host_route.max_pass_tokens = std::min(tokens, kMaxHostRouteTokens);
-  problem.host_route_activations = ActivationNeedsOf(problem.model, host_route, DeviceKind::kCpu);
-}
-
-// `problem` with passes of the size asked for, or of the best.
-absl::StatusOr<PlacementProblem> WithPassSize(PlacementProblem problem,
-                                              const RuntimeRequest& request) {
-  const int asked = request.budget.max_pass_tokens;
-  const auto problem_at = [&](int tokens) -> absl::StatusOr<PlacementProblem> {
-    SetPassTokens(problem, tokens, problem.cluster.hosts.front().threads);
-    return problem;
-  };
-  return asked > 0 ? problem_at(asked) : AtBestPassSize(problem.cluster, problem_at);
-}
-
 bool HasGpu(const ClusterSpec& cluster) {
   const std::vector<DeviceSpec>& devices = cluster.hosts.front().devices;
   return std::any_of(devices.begin(), devices.end(),
@@ -97,30 +66,18 @@ absl::Status Differs(const std::string& path, absl::string_view field, absl::str
 
 }  // namespace
 
-absl::StatusOr<PlacementProblem> LocalProblem(const Model& model, const RuntimeRequest& request) {
-  PlacementProblem problem;
+absl::StatusOr<PlacementProblem> LocalProblem(const ModelSpec& model, const std::string& path,
+                                              const RuntimeRequest& request) {
   MILLRACE_ASSIGN_OR_RETURN(const Budget budget, ParseBudget(request.budget));
-  MILLRACE_ASSIGN_OR_RETURN(HostSpec host, ProbeHost(budget.probe));
-  problem.model_reference = request.model.empty() ? kDemoModel : request.model;
-  problem.model = model.spec();
-  problem.context = request.budget.context > 0
-                        ? request.budget.context
-                        : std::min(request.default_context, model.spec().context_length);
-  problem.slots = request.budget.slots;
-  problem.kv_type = budget.kv_type;
-  problem.expected_prompt_tokens =
-      std::clamp(request.expected_prompt_tokens, 1, std::max(1, problem.context - 1));
-  problem.pins = budget.pins;
-  problem.routes = budget.routes;
-  problem.cluster.hosts.push_back(std::move(host));
-  MILLRACE_ASSIGN_OR_RETURN(PlacementProblem sized, WithPassSize(problem, request));
-  const std::string path = model.PathOf(0);
-  if (path.empty() || !HasGpu(problem.cluster)) return sized;
+  ClusterSpec cluster;
+  MILLRACE_ASSIGN_OR_RETURN(cluster.hosts.emplace_back(), ProbeHost(budget.probe));
+  MILLRACE_ASSIGN_OR_RETURN(PlacementProblem sized, ProblemOn(cluster, model, request));
+  if (path.empty() || !HasGpu(cluster)) return sized;
   // Weights stay on disk only where there is no other way: only then is the disk measured.
   MILLRACE_ASSIGN_OR_RETURN(const SolveResult solved, Solve(sized));
   if (!solved.infeasible.has_value()) return sized;
-  MILLRACE_ASSIGN_OR_RETURN(problem.cluster.hosts.front().disk_bandwidth, ProbeDisk(path));
-  return WithPassSize(problem, request);
+  MILLRACE_ASSIGN_OR_RETURN(cluster.hosts.front().disk_bandwidth, ProbeDisk(path));
+  return ProblemOn(cluster, model, request);
 }
 
 absl::StatusOr<PlacementPlan> ReadPlanFor(const Model& model, const RuntimeRequest& request) {
@@ -153,7 +110,7 @@ absl::StatusOr<RuntimeOrInfeasible> OpenLocalRuntime(const RuntimeRequest& reque
   if (!request.plan_path.empty()) {
     MILLRACE_ASSIGN_OR_RETURN(plan, ReadPlanFor(*model, request));
   } else {
-    MILLRACE_ASSIGN_OR_RETURN(const PlacementProblem problem, LocalProblem(*model, request));
+    MILLRACE_ASSIGN_OR_RETURN(const PlacementProblem problem, LocalProblem(model->spec(), model->PathOf(0), request));
     MILLRACE_ASSIGN_OR_RETURN(SolveResult solved, Solve(problem));
     if (solved.infeasible.has_value()) {
       out.infeasible = std::move(solved.infeasible);

@@ -3,15 +3,17 @@
 #define MILLRACE_TOOLS_LOCAL_RUNTIME_H_
 
 #include <memory>
+#include <string>
 
 #include "tools/runtime.h"
 #include "worker/model/model.h"
 
 namespace millrace {
 
-// The problem for `model` on this machine, probed under the budget flags. Without
-// --max-pass-tokens the largest pass is chosen by planner/pass_size.h.
-absl::StatusOr<PlacementProblem> LocalProblem(const Model& model, const RuntimeRequest& request);
+// The problem for `model` on this machine, probed under the budget flags. `path` is of its weights,
+// whose disk is measured where nothing else holds them; empty: they lie on none.
+absl::StatusOr<PlacementProblem> LocalProblem(const ModelSpec& model, const std::string& path,
+                                              const RuntimeRequest& request);
 
 // Reads a plan and checks it against the model and the flags given; FailedPrecondition names the
 // field that differs.

@@ -1,20 +1,26 @@
 // millrace plan: where everything would go and how fast it would be.
 #include <cstdio>
 #include <memory>
+#include <optional>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "planner/plan_messages.h"
 #include "planner/plan_report.h"
 #include "planner/plan_svg.h"
+#include "planner/what_if.h"
 #include "proto/convert.h"
 #include "proto/plan_json.h"
 #include "proto/status_macros.h"
 #include "tools/cli_io.h"
 #include "tools/commands.h"
-#include "tools/local_runtime.h"
+#include "tools/hardware_flag.h"
 #include "tools/plan_file.h"
+#include "tools/plan_problem.h"
+#include "tools/plan_question.h"
 #include "tools/planner_client.h"
+#include "tools/what_if_flag.h"
 
 namespace millrace {
 namespace {
@@ -26,31 +32,17 @@ struct ShowFlags {
 };
 
 void AddShowFlags(CLI::App* app, ShowFlags& flags) {
-  app->add_flag("--explain", flags.explain, "every block, and what every byte is for");
+  app->add_flag(
+      "--explain", flags.explain,
+      "what every byte is for, simpler placements, and what more memory or bandwidth buys");
   app->add_flag("--json", flags.json, "print the plan as one JSON object");
   app->add_option("-o,--output", flags.output,
                   "write the plan to this file: as JSON, or as a picture where it ends in .svg");
 }
 
-// `problem` may be null.
-absl::StatusOr<int> ShowPlan(const PlacementPlan& plan, const PlacementProblem* problem,
-                             const ShowFlags& flags) {
-  const std::string json = PlanToJson(plan);
-  if (!flags.output.empty()) {
-    const bool picture = absl::EndsWithIgnoreCase(flags.output, ".svg");
-    MILLRACE_RETURN_IF_ERROR(
-        WriteTextFile("-o", flags.output, picture ? RenderPlanSvg(plan) : json));
-  }
-  const std::string text = flags.json      ? json
-                           : flags.explain ? RenderExplain(plan, problem)
-                                           : RenderPlanTable(plan);
-  std::fputs(text.c_str(), stdout);
-  return kExitDone;
-}
-
 struct PlanFlags {
-  RuntimeRequest runtime;
-  std::string workers;
+  PlanQuestion question;
+  std::string what_if;
   ShowFlags show;
 };
 
@@ -71,31 +63,60 @@ absl::StatusOr<SolveResult> PlanOnCluster(const RuntimeRequest& request) {
   return result;
 }
 
-absl::StatusOr<SolveResult> PlanHere(const PlanFlags& flags, PlacementProblem& problem) {
-  MILLRACE_RETURN_IF_ERROR(ParseBudget(flags.runtime.budget));
-  MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<const Model> model, Model::Open(flags.runtime.model));
-  RuntimeRequest request = flags.runtime;
-  // Imagined workers are like this machine's CPU unless devices are named.
-  if (!flags.workers.empty() && request.budget.devices.empty()) request.budget.devices = "cpu";
-  MILLRACE_ASSIGN_OR_RETURN(problem, LocalProblem(*model, request));
-  if (!flags.workers.empty()) {
-    const HostSpec here = problem.cluster.hosts.front();
-    MILLRACE_ASSIGN_OR_RETURN(problem.cluster, ParseImaginedWorkers(flags.workers, here));
-  }
-  return Solve(problem);
+// Where the figures of a machine come from that was not measured; beside JSON on stderr.
+void PrintNotes(const std::vector<std::string>& notes, bool json) {
+  if (notes.empty()) return;
+  std::fprintf(json ? stderr : stdout,
+               "planned for a described machine, nothing was measured here\n  %s\n\n",
+               absl::StrJoin(notes, "\n  ").c_str());
 }
 
-absl::StatusOr<int> RunPlan(const PlanFlags& flags) {
-  if (!flags.workers.empty() && !flags.runtime.planner.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--workers: '", flags.workers, "' and --planner exclude each other"));
+void PrintAddedCards(const MachineChange& change, bool json) {
+  for (const GpuProfile* gpu : change.more_gpus) {
+    std::fprintf(json ? stderr : stdout, "added %s\n",
+                 absl::StrCat(gpu->name, ": ", gpu->source).c_str());
   }
-  const bool here = flags.runtime.planner.empty();
-  PlacementProblem problem;  // of a plan made here
-  MILLRACE_ASSIGN_OR_RETURN(const SolveResult result,
-                            here ? PlanHere(flags, problem) : PlanOnCluster(flags.runtime));
+  if (!change.more_gpus.empty()) std::fprintf(json ? stderr : stdout, "\n");
+}
+
+// The same question on another cluster.
+PlanOn PlanOnOf(const AskedProblem& asked) {
+  return [&asked](const ClusterSpec& cluster) -> absl::StatusOr<std::optional<PlacementPlan>> {
+    MILLRACE_ASSIGN_OR_RETURN(const PlacementProblem problem,
+                              ProblemOn(cluster, asked.problem.model, asked.runtime));
+    return FindPlan(problem);
+  };
+}
+
+absl::StatusOr<std::string> Explain(const PlacementPlan& plan, const AskedProblem* asked) {
+  if (asked == nullptr) return RenderExplain(plan, nullptr);
+  MILLRACE_ASSIGN_OR_RETURN(const std::vector<Gain> gains,
+                            GainsOfMore(asked->problem.cluster, plan, PlanOnOf(*asked)));
+  return RenderExplain(plan, &asked->problem) + RenderGains(gains, plan.predicted);
+}
+
+// `asked`: null for a plan that a planner made, or that was read.
+absl::StatusOr<int> ShowPlan(const PlacementPlan& plan, const AskedProblem* asked,
+                             const ShowFlags& flags) {
+  const std::string json = PlanToJson(plan);
+  if (!flags.output.empty()) {
+    const bool picture = absl::EndsWithIgnoreCase(flags.output, ".svg");
+    MILLRACE_RETURN_IF_ERROR(
+        WriteTextFile("-o", flags.output, picture ? RenderPlanSvg(plan) : json));
+  }
+  std::string text = flags.json ? json : RenderPlanTable(plan);
+  if (flags.explain && !flags.json) {
+    MILLRACE_ASSIGN_OR_RETURN(text, Explain(plan, asked));
+  }
+  std::fputs(text.c_str(), stdout);
+  return kExitDone;
+}
+
+absl::StatusOr<int> Report(const PlanFlags& flags, const SolveResult& result,
+                           const AskedProblem* asked) {
+  if (asked != nullptr) PrintNotes(asked->notes, flags.show.json);
   if (result.infeasible.has_value()) return ReportInfeasible(*result.infeasible, flags.show.json);
-  return ShowPlan(*result.plan, here ? &problem : nullptr, flags.show);
+  return ShowPlan(*result.plan, asked, flags.show);
 }
 
 absl::StatusOr<int> RunPlanShow(const std::string& path, const ShowFlags& flags) {
@@ -123,19 +144,82 @@ void AddPlanShowCommand(CLI::App& plan, Command& chosen) {
   });
 }
 
+// {"as_is": PLAN, "what_if": PLAN}, null for one that does not fit.
+void PrintBothAsJson(const SolveResult& as_is, const SolveResult& changed) {
+  const auto json = [](const SolveResult& result) {
+    return result.plan ? nlohmann::ordered_json::parse(PlanToJson(*result.plan))
+                       : nlohmann::ordered_json(nullptr);
+  };
+  PrintJson({{"as_is", json(as_is)}, {"what_if", json(changed)}});
+}
+
+absl::StatusOr<int> ReportWhatIf(const PlanFlags& flags, const MachineChange& change,
+                                 const SolveResult& as_is, const AskedProblem& asked) {
+  absl::StatusOr<ClusterSpec> cluster = Changed(asked.problem.cluster, change);
+  if (!cluster.ok()) return Annotate(cluster.status(), "--what-if");
+  MILLRACE_ASSIGN_OR_RETURN(const PlacementProblem problem,
+                            ProblemOn(*cluster, asked.problem.model, asked.runtime));
+  MILLRACE_ASSIGN_OR_RETURN(const SolveResult changed, Solve(problem));
+  PrintNotes(asked.notes, flags.show.json);
+  PrintAddedCards(change, flags.show.json);
+  if (!as_is.plan && !changed.plan) return ReportInfeasible(*changed.infeasible, flags.show.json);
+  if (flags.show.json) {
+    PrintBothAsJson(as_is, changed);
+  } else {
+    std::fputs(RenderSideBySide(as_is, changed).c_str(), stdout);
+  }
+  return kExitDone;
+}
+
+absl::Status CheckFlags(const PlanFlags& flags) {
+  MILLRACE_RETURN_IF_ERROR(CheckQuestion(flags.question));
+  if (flags.what_if.empty()) return absl::OkStatus();
+  for (const auto& [given, name] :
+       {std::pair(!flags.question.runtime.planner.empty(), "--planner"),
+        std::pair(!flags.show.output.empty(), "-o"), std::pair(flags.show.explain, "--explain")}) {
+    if (given) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--what-if and ", name, " exclude each other"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int> RunPlan(const PlanFlags& flags) {
+  const PlanQuestion& question = flags.question;
+  if (question.hardware == "list") {
+    std::fputs(RenderHardwareProfiles().c_str(), stdout);
+    return kExitDone;
+  }
+  MILLRACE_RETURN_IF_ERROR(CheckFlags(flags));
+  if (!question.runtime.planner.empty()) {
+    MILLRACE_ASSIGN_OR_RETURN(const SolveResult result, PlanOnCluster(question.runtime));
+    return Report(flags, result, nullptr);
+  }
+  std::optional<MachineChange> change;
+  if (!flags.what_if.empty()) {
+    MILLRACE_ASSIGN_OR_RETURN(change, ParseWhatIf(flags.what_if));
+  }
+  MILLRACE_ASSIGN_OR_RETURN(const AskedProblem asked, MakeProblem(question));
+  MILLRACE_ASSIGN_OR_RETURN(const SolveResult result, Solve(asked.problem));
+  return change ? ReportWhatIf(flags, *change, result, asked) : Report(flags, result, &asked);
+}
+
 }  // namespace
 
 void AddPlanCommand(CLI::App& app, Command& chosen) {
   auto flags = std::make_shared<PlanFlags>();
   CLI::App* sub = app.add_subcommand("plan", "where everything would go, and how fast it would be");
-  sub->add_option("MODEL", flags->runtime.model, "GGUF file or Hugging Face folder");
-  sub->add_option("--planner", flags->runtime.planner, "host:port of a millrace-planner");
-  AddBudgetFlags(sub, flags->runtime.budget);
-  sub->add_option("--expected-prompt", flags->runtime.expected_prompt_tokens,
+  AddQuestionFlags(sub, flags->question);
+  RuntimeRequest& runtime = flags->question.runtime;
+  sub->add_option("--planner", runtime.planner, "host:port of a millrace-planner");
+  AddBudgetFlags(sub, runtime.budget);
+  sub->add_option("--expected-prompt", runtime.expected_prompt_tokens,
                   "prompt length for the predicted time to first token")
       ->check(CLI::Range(1, 1 << 26));
-  sub->add_option("--workers", flags->workers,
-                  "plan over imagined workers like this host: w0=12MiB,w1=12MiB");
+  sub->add_option("--what-if", flags->what_if,
+                  "the plan beside that of a changed machine: gpu0=24GiB,host=64GiB,pcie=4x8,"
+                  "dram=80GB/s,disk=3GB/s,add=rtx-3090");
   AddShowFlags(sub, flags->show);
   sub->footer("A model in a file named diff or show is given as ./diff, ./show.");
   AddPlanShowCommand(*sub, chosen);

@@ -14,16 +14,13 @@
 #include <thread>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "proto/status_macros.h"
 #include "tools/synth_blocks.h"
 #include "tools/synth_shapes.h"
+#include "tools/synth_spec.h"
 #include "tools/synth_vocabulary.h"
 #include "worker/model/gguf_writer.h"
-#include "worker/model/rope_scaling.h"
-#include "worker/model/tensor_names.h"
 
 namespace millrace {
 namespace {
@@ -160,18 +157,13 @@ Layout MakeLayout(const SynthShape& shape, const SynthQuant& quant, uint64_t see
   Layout layout;
   SetMetadata(shape, quant, layout.writer);
   const std::vector<SynthTensor> tensors = SynthTensors(shape);
-  for (const SynthTensor& t : tensors) {
-    const DType type = SynthTensorType(quant, t.role, t.layer, shape.layers,
-                                       shape.heads / shape.kv_heads, shape.tied, t.shape.back());
-    layout.writer.AddTensor(TensorName(TensorNaming::kGguf, t.role, t.layer), type, t.shape);
-  }
+  AddSynthTensors(shape, quant, layout.writer);
   const std::vector<RawTensor> placed = layout.writer.Tensors();
   SplitMix seeds(seed);
   for (size_t i = 0; i < tensors.size(); ++i) {
     const uint64_t tensor_seed = seeds.Next();
     if (tensors[i].role == TensorRole::kRopeFactors) {
-      layout.rope_factors =
-          Llama3FrequencyFactors(shape.rope_base, shape.head_dim, {shape.rope_factor, 1, 4, 8192});
+      layout.rope_factors = SynthRopeFactors(shape);
       layout.rope_offset = placed[i].offset.count();
     } else {
       AddChunks(tensors[i], placed[i], tensor_seed, layout.chunks);
@@ -210,18 +202,6 @@ absl::Status WriteChunks(const std::vector<Chunk>& chunks, int threads, Bytes to
   return status;
 }
 
-template <typename Item>
-absl::StatusOr<Item> FindByName(absl::Span<const Item> items, const std::string& name,
-                                absl::string_view what) {
-  std::vector<absl::string_view> known;
-  for (const Item& item : items) {
-    if (absl::EqualsIgnoreCase(item.name, name)) return item;
-    known.push_back(item.name);
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("unknown ", what, " '", name, "'; use one of ", absl::StrJoin(known, ", ")));
-}
-
 }  // namespace
 
 std::vector<std::string> SynthShapeNames() {
@@ -237,8 +217,8 @@ std::vector<std::string> SynthQuantNames() {
 }
 
 absl::Status WriteSyntheticModel(const SynthOptions& options) {
-  MILLRACE_ASSIGN_OR_RETURN(SynthShape shape, FindByName(SynthShapes(), options.shape, "shape"));
-  MILLRACE_ASSIGN_OR_RETURN(SynthQuant quant, FindByName(SynthQuants(), options.quant, "quant"));
+  MILLRACE_ASSIGN_OR_RETURN(SynthShape shape, FindSynthShape(options.shape));
+  MILLRACE_ASSIGN_OR_RETURN(SynthQuant quant, FindSynthQuant(options.quant));
   if (options.path.empty()) return absl::InvalidArgumentError("the output path is empty");
   const Layout layout = MakeLayout(shape, quant, options.seed);
   const std::string header = layout.writer.Header();

@@ -2,6 +2,10 @@
 
 #include <array>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
 namespace millrace {
 namespace {
 
@@ -115,10 +119,29 @@ DType Fitting(DType type, int64_t cols) {
   return cols % Info(type).block_elements == 0 ? type : DType::kF16;
 }
 
+template <typename Item>
+absl::StatusOr<Item> FindByName(absl::Span<const Item> items, absl::string_view name,
+                                absl::string_view what) {
+  std::vector<absl::string_view> known;
+  for (const Item& item : items) {
+    if (absl::EqualsIgnoreCase(item.name, name)) return item;
+    known.push_back(item.name);
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("unknown ", what, " '", name, "'; use one of ", absl::StrJoin(known, ", ")));
+}
+
 }  // namespace
 
 absl::Span<const SynthShape> SynthShapes() { return kShapes; }
 absl::Span<const SynthQuant> SynthQuants() { return kQuants; }
+
+absl::StatusOr<SynthShape> FindSynthShape(absl::string_view name) {
+  return FindByName(SynthShapes(), name, "shape");
+}
+absl::StatusOr<SynthQuant> FindSynthQuant(absl::string_view name) {
+  return FindByName(SynthQuants(), name, "quant");
+}
 
 DType SynthTensorType(const SynthQuant& quant, TensorRole role, int layer, int layers, int gqa,
                       bool tied, int64_t cols) {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "proto/dtype.h"
@@ -32,6 +33,10 @@ struct SynthQuant {
   uint32_t file_type;      // general.file_type
 };
 absl::Span<const SynthQuant> SynthQuants();
+
+// By name, any case. InvalidArgument lists the known ones.
+absl::StatusOr<SynthShape> FindSynthShape(absl::string_view name);
+absl::StatusOr<SynthQuant> FindSynthQuant(absl::string_view name);
 
 // What a tensor of `role` with rows of `cols` elements is stored in. `layer` of `layers`;
 // `gqa` = heads / kv_heads. Norms and biases are F32.

@@ -42,6 +42,22 @@ class UsageTest(unittest.TestCase):
         self.expect(2, ["-p"], "run")
         self.expect(2, [], "fly")
 
+    def test_bad_descriptions_of_machines_name_the_part_and_list_what_there_is(self):
+        host = "ddr5-desktop 64GiB"
+        self.expect(2, ["'2x RTX-9'", "rtx-3090"], "plan", "--hardware", f"2x RTX-9, {host}")
+        self.expect(2, ["no host", "ddr4-desktop"], "plan", "--hardware", "rtx-3090")
+        self.expect(2, ["'ddr5-desktop' lacks"], "plan", "--hardware", "rtx-3090, ddr5-desktop")
+        self.expect(2, ["'pcie9x1'"], "plan", "--hardware", f"rtx-3090, {host}, pcie9x1")
+        self.expect(2, ["--devices", "--hardware"], "plan", "--hardware", host, "--devices", "cpu")
+        self.expect(2, ["--quant"], "plan", "--shape", "llama-3.1-8b")
+        self.expect(2, ["llama-3.1-70b"], "plan", "--shape", "llama-9", "--quant", "Q4_K_M")
+        self.expect(2, ["--what-if", "'gpu0'"], "plan", "--what-if", "gpu0")
+        self.expect(2, ["'pcie=9x1'"], "plan", "--what-if", "pcie=9x1")
+        self.expect(2, ["gpu7", "cpu, host"], "plan", "--hardware", host, "--what-if", "gpu7=1GiB")
+        self.expect(2, ["rtx-5090"], "plan", "--hardware", host, "--what-if", "add=rtx-9")
+        self.expect(2, ["--what-if and -o"], "plan", "--what-if", "host=1GiB", "-o", "plan.json")
+        self.expect(1, ["/no/host.json"], "plan", "--hardware-file", "/no/host.json")
+
     def test_missing_files_are_named(self):
         self.expect(1, ["/no/such.gguf"], "inspect", "/no/such.gguf")
         self.expect(1, ["/no/text"], "eval", "--text", "/no/text")
@@ -151,6 +167,55 @@ class JsonTest(unittest.TestCase):
                 block.pop("cpu_shares", None)
             pathlib.Path(b).write_text(json.dumps(old))
             self.assertTrue(self.json("plan", "diff", a, b)["same"])
+
+    def test_plan_of_a_shape_on_described_machines(self):
+        question = ("plan", "--shape", "llama-3.1-70b", "--quant", "Q4_K_M", "--ctx", 16384)
+        one = self.json(*question, "--hardware", "RTX-3090, ddr5-desktop 64GiB")
+        two = self.json(*question, "--hardware", "2x rtx-3090, ddr5-desktop 64GiB, pcie4x16")
+        rates = [p["predicted"]["decode_tokens_per_second"] for p in (one, two)]
+        self.assertGreater(rates[1], 2 * rates[0])
+        self.assertEqual([s["device"] for s in two["stages"]], ["gpu0", "gpu1"])
+        text = millrace(*question, "--hardware", "rtx-3090, ddr5-desktop 64GiB").stdout
+        self.assertIn("estimate: data sheet", text)
+        profiles = millrace("plan", "--hardware", "list").stdout
+        for name in ("rtx-5090", "h200", "ddr5-server-12ch", "pcie3x8", "measured on the reference"):
+            self.assertIn(name, profiles)
+
+    def test_what_if_plans_both_machines(self):
+        question = ("plan", "--shape", "llama-3.1-70b", "--quant", "Q4_K_M", "--ctx", 4096,
+                    "--hardware", "rtx-3090, ddr5-desktop 64GiB")
+        out = self.json(*question, "--what-if", "gpu0=12GiB,host=48GiB,pcie=4x8")
+        rates = [out[p]["predicted"]["decode_tokens_per_second"] for p in ("as_is", "what_if")]
+        self.assertGreater(rates[0], rates[1])
+        budgets = {t["memory"]: int(t["budget"]) for t in out["what_if"]["totals"]}
+        self.assertEqual(budgets, {"gpu0": 12 << 30, "host": 48 << 30})
+        self.assertEqual(out["as_is"], self.json(*question))
+        out = self.json(*question, "--what-if", "host=4GiB")
+        self.assertIsNone(out["what_if"])
+        text = millrace(*question, "--what-if", "add=rtx-3090").stdout
+        for needle in ("as it is", "what if", "streamed to GPUs", "local/gpu1", "limited by"):
+            self.assertIn(needle, text)
+        text = millrace("plan", "--ctx", 256, "--devices", "cpu", "--what-if", "dram=200GB/s").stdout
+        self.assertIn("local/cpu", text)
+
+    def test_explain_says_what_more_would_buy(self):
+        text = millrace("plan", "--shape", "llama-3.1-8b", "--quant", "Q8_0", "--ctx", 4096, "--explain",
+                        "--hardware", "rtx-3090 6GiB, ddr4-desktop 4GiB, nvme-pcie3").stdout
+        for needle in ("+1 GiB of local/gpu0", "+1 GiB of local/host", "+10% HBM", "+10% links",
+                       "+10% DRAM", "+10% disk"):
+            self.assertIn(needle, text)
+
+    def test_plan_for_the_machine_of_a_file(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/host.json"
+            self.assertEqual(millrace("probe", "--host-memory", "1GiB", "-o", path).returncode, 0)
+            out = self.json("plan", "--ctx", 256, "--hardware-file", path)
+            budgets = {t["memory"]: int(t["budget"]) for t in out["totals"]}
+            self.assertTrue(all(b <= 1 << 30 or m.startswith("gpu") for m, b in budgets.items()))
+            pathlib.Path(path).write_text('{"thread": 3}')
+            refused = millrace("plan", "--hardware-file", path)
+            self.assertEqual(refused.returncode, 2)
+            self.assertIn(path, refused.stderr)
 
     def test_does_not_fit(self):
         result = millrace("plan", "--workers", "w0=1MiB", "--json")

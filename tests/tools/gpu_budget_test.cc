@@ -104,7 +104,7 @@ class GpuBudgetTest : public ::testing::Test {
     request.budget.devices = devices;
     request.budget.context = kContext;
     request.budget.slots = kSlots;
-    auto problem = LocalProblem(*model_, request);
+    auto problem = LocalProblem(model_->spec(), model_->PathOf(0), request);
     EXPECT_TRUE(problem.ok()) << problem.status();
     return *std::move(problem);
   }

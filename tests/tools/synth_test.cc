@@ -13,8 +13,10 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "proto/placement_plan.h"
 #include "tools/synth_blocks.h"
 #include "tools/synth_shapes.h"
+#include "tools/synth_spec.h"
 #include "worker/model/model.h"
 
 namespace millrace {
@@ -40,6 +42,11 @@ TEST(SynthTest, EveryTinyShapeAndQuantOpens) {
       EXPECT_EQ((*model)->vocabulary().tokens.size(), static_cast<size_t>((*model)->spec().vocab));
       EXPECT_EQ((*model)->spec().rope.frequency_factors.empty(),
                 std::string(shape) != "tiny-llama");
+      auto spec = SynthModelSpec(shape, quant);
+      ASSERT_TRUE(spec.ok()) << spec.status();
+      EXPECT_EQ(FingerprintOf(*spec), FingerprintOf((*model)->spec())) << shape << " " << quant;
+      EXPECT_EQ(spec->rope.frequency_factors, (*model)->spec().rope.frequency_factors);
+      EXPECT_EQ(spec->context_length, (*model)->spec().context_length);
     }
   }
 }

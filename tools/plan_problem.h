@@ -1,0 +1,19 @@
+// The planner's question from flags: everything but the machine.
+#ifndef MILLRACE_TOOLS_PLAN_PROBLEM_H_
+#define MILLRACE_TOOLS_PLAN_PROBLEM_H_
+
+#include "absl/status/statusor.h"
+#include "planner/placement_problem.h"
+#include "tools/runtime.h"
+
+namespace millrace {
+
+// `model` on `cluster`. Context, slots, cache type, routes and pins are the request's; its budgets
+// are not looked at: they are the cluster's. Without --max-pass-tokens the largest pass is chosen
+// by planner/pass_size.h. InvalidArgument names the flag.
+absl::StatusOr<PlacementProblem> ProblemOn(const ClusterSpec& cluster, const ModelSpec& model,
+                                           const RuntimeRequest& request);
+
+}  // namespace millrace
+
+#endif  // MILLRACE_TOOLS_PLAN_PROBLEM_H_

@@ -1,0 +1,124 @@
+#include "tools/plan_question.h"
+
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "proto/status_macros.h"
+#include "tools/hardware_flag.h"
+#include "tools/local_runtime.h"
+#include "tools/plan_problem.h"
+#include "tools/synth.h"
+#include "tools/synth_spec.h"
+
+namespace millrace {
+namespace {
+
+absl::Status Exclude(absl::string_view a, absl::string_view b) {
+  return absl::InvalidArgumentError(absl::StrCat(a, " and ", b, " exclude each other"));
+}
+
+struct AskedModel {
+  ModelSpec spec;
+  std::string path;       // of its weights; empty: on no disk
+  std::string reference;  // as the plan shows it
+};
+
+absl::StatusOr<AskedModel> ReadModel(const PlanQuestion& q) {
+  AskedModel out;
+  out.reference = q.runtime.model;
+  if (!q.shape.empty()) {
+    out.reference = absl::StrCat(q.shape, " ", q.quant, " (shape only)");
+    MILLRACE_ASSIGN_OR_RETURN(out.spec, SynthModelSpec(q.shape, q.quant));
+    return out;
+  }
+  MILLRACE_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model, Model::Open(q.runtime.model));
+  out.spec = model->spec();
+  out.path = model->PathOf(0);
+  return out;
+}
+
+absl::StatusOr<AskedProblem> OnDescribed(const AskedModel& model, DescribedMachine machine,
+                                         const RuntimeRequest& request) {
+  AskedProblem out;
+  out.notes = std::move(machine.notes);
+  ClusterSpec cluster;
+  cluster.hosts.push_back(std::move(machine.host));
+  MILLRACE_ASSIGN_OR_RETURN(out.problem, ProblemOn(cluster, model.spec, request));
+  return out;
+}
+
+absl::StatusOr<AskedProblem> OnThisMachine(const AskedModel& model, const std::string& workers,
+                                           RuntimeRequest request) {
+  AskedProblem out;
+  // Imagined workers are like this machine's CPU unless devices are named.
+  if (!workers.empty() && request.budget.devices.empty()) request.budget.devices = "cpu";
+  MILLRACE_ASSIGN_OR_RETURN(out.problem, LocalProblem(model.spec, model.path, request));
+  if (workers.empty()) return out;
+  const HostSpec here = out.problem.cluster.hosts.front();
+  MILLRACE_ASSIGN_OR_RETURN(const ClusterSpec imagined, ParseImaginedWorkers(workers, here));
+  MILLRACE_ASSIGN_OR_RETURN(out.problem, ProblemOn(imagined, model.spec, request));
+  return out;
+}
+
+}  // namespace
+
+void AddQuestionFlags(CLI::App* app, PlanQuestion& q) {
+  app->add_option("MODEL", q.runtime.model, "GGUF file or Hugging Face folder");
+  app->add_option("--shape", q.shape,
+                  "instead of MODEL, no file: one of " + absl::StrJoin(SynthShapeNames(), ", "));
+  app->add_option("--quant", q.quant,
+                  "with --shape: one of " + absl::StrJoin(SynthQuantNames(), ", "));
+  app->add_option(
+      "--hardware", q.hardware,
+      "plan for a machine described so, not this one: '2x rtx-3090, ddr5-desktop 64GiB, "
+      "pcie4x16'; 'list' shows what there is");
+  app->add_option("--hardware-file", q.hardware_file,
+                  "plan for the machine that `millrace probe -o FILE` was run on");
+  app->add_option("--workers", q.workers,
+                  "plan over imagined workers like this host: w0=12MiB,w1=12MiB");
+}
+
+absl::Status CheckQuestion(const PlanQuestion& q) {
+  const bool at_planner = !q.runtime.planner.empty();
+  if (at_planner && !q.shape.empty()) return Exclude("--shape", "--planner");
+  if (at_planner && !q.workers.empty()) return Exclude("--workers", "--planner");
+  if (!q.shape.empty() && !q.runtime.model.empty()) return Exclude("--shape", "MODEL");
+  if (q.shape.empty() != q.quant.empty()) {
+    return absl::InvalidArgumentError("--shape and --quant go together");
+  }
+  const absl::string_view machine = !q.hardware.empty()        ? "--hardware"
+                                    : !q.hardware_file.empty() ? "--hardware-file"
+                                                               : "";
+  if (machine.empty()) return absl::OkStatus();
+  if (!q.hardware.empty() && !q.hardware_file.empty()) return Exclude(machine, "--hardware-file");
+  if (!q.workers.empty()) return Exclude(machine, "--workers");
+  if (!q.runtime.planner.empty()) return Exclude(machine, "--planner");
+  const absl::string_view own = GivenMachineFlag(q.runtime.budget);
+  if (own.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(own, ": has no effect with ", machine,
+                   ": it is of this machine; describe the other one whole, or "
+                   "change it by --what-if"));
+}
+
+absl::StatusOr<AskedProblem> MakeProblem(const PlanQuestion& q) {
+  MILLRACE_RETURN_IF_ERROR(ParseBudget(q.runtime.budget));  // bad flags before slow work
+  const bool described = !q.hardware.empty() || !q.hardware_file.empty();
+  DescribedMachine machine;
+  if (described) {
+    MILLRACE_ASSIGN_OR_RETURN(machine, q.hardware.empty() ? ReadHardwareFile(q.hardware_file)
+                                                          : ParseHardware(q.hardware));
+  }
+  MILLRACE_ASSIGN_OR_RETURN(const AskedModel model, ReadModel(q));
+  RuntimeRequest request = q.runtime;
+  request.model = model.reference;
+  MILLRACE_ASSIGN_OR_RETURN(AskedProblem out, described
+                                                  ? OnDescribed(model, std::move(machine), request)
+                                                  : OnThisMachine(model, q.workers, request));
+  out.runtime = std::move(request);
+  return out;
+}
+
+}  // namespace millrace
