@@ -94,21 +94,6 @@ std::string RenderRoutes(const PlacementPlan& plan, const Stage& s) {
 
 }  // namespace
 
-std::string WrapAt(const std::string& text, size_t width) {
-  std::string out;
-  for (absl::string_view line : absl::StrSplit(text, '\n')) {
-    if (!out.empty() || line.data() != text.data()) out += '\n';
-    while (line.size() > width) {
-      const size_t space = line.rfind(' ', width);
-      if (space == absl::string_view::npos || space == 0) break;
-      absl::StrAppend(&out, line.substr(0, space), "\n  ");
-      line.remove_prefix(space + 1);
-    }
-    absl::StrAppend(&out, line);
-  }
-  return out;
-}
-
 std::string RenderMilliseconds(absl::Duration d) {
   if (d <= absl::ZeroDuration() || d == absl::InfiniteDuration()) return "-";
   const double ms = absl::ToDoubleMilliseconds(d);

@@ -27,9 +27,6 @@ std::string RenderPredicted(const Prediction& predicted);
 // "0.42 ms", "57 ms"; "-" for zero or infinite.
 std::string RenderMilliseconds(absl::Duration d);
 
-// Lines broken at spaces.
-std::string WrapAt(const std::string& text, size_t width);
-
 }  // namespace millrace
 
 #endif  // MILLRACE_PLANNER_PLAN_REPORT_H_

@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "planner/home_counts.h"
 #include "planner/plan_report.h"
+#include "planner/plan_words.h"
 #include "proto/status_macros.h"
 
 namespace millrace {
