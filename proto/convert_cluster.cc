@@ -18,6 +18,7 @@ DeviceSpec DeviceFromProto(FieldCheck& check, const std::string& at, const v1::D
   device.h2d_bandwidth =
       Bandwidth::BytesPerSecond(check.NonNegative(at + ".h2d_bandwidth", wire.h2d_bandwidth()));
   device.prefill_flops = check.NonNegative(at + ".prefill_flops", wire.prefill_flops());
+  device.direct_products = wire.direct_products();
   if (device.budget > device.memory_total) {
     check.Refuse(at + ".budget", FormatBytes(device.budget),
                  " is more than the device has: ", FormatBytes(device.memory_total));
@@ -125,6 +126,7 @@ v1::HostSpec ToProto(const HostSpec& host) {
     out.set_memory_bandwidth(device.memory_bandwidth.bytes_per_second());
     out.set_h2d_bandwidth(device.h2d_bandwidth.bytes_per_second());
     out.set_prefill_flops(device.prefill_flops);
+    out.set_direct_products(device.direct_products);
   }
   return wire;
 }

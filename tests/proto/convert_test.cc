@@ -203,6 +203,10 @@ TEST(ConvertTest, HostsThatClaimTooMuchAreRefused) {
   host.cpu_flops = 3e12;
   ASSERT_TRUE(FromProto(ToProto(host)).ok());
   EXPECT_EQ(FromProto(ToProto(host))->cpu_flops, 3e12);
+  for (const bool direct : {true, false}) {
+    host.devices[0].direct_products = direct;
+    EXPECT_EQ(FromProto(ToProto(host))->devices[0].direct_products, direct);
+  }
   EXPECT_TRUE(FromProto(ToProto(host))->cpu_rates.empty()) << "as old workers send it";
   host.cpu_rates = {{1, Bandwidth::GBPerSecond(116)}, {32, Bandwidth::GBPerSecond(39), Bandwidth::GBPerSecond(33)}};
   const HostSpec read = *FromProto(ToProto(host));
