@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 prompt=${1:-"ROMEO:
  But soft,"}
-budget=${MILLRACE_WORKER_BUDGET:-35MiB}   # per worker, the worker's own process included
+budget=${MILLRACE_WORKER_BUDGET:-38MiB}   # per worker, the worker's own process included
 bin=build/release/bin
 
 bash tools/build.sh millrace millrace-planner millrace-worker
