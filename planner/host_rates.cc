@@ -8,9 +8,25 @@
 namespace millrace {
 namespace {
 
-double SecondsPerByte(const CpuRate& rate) {
+// A point's column of the table.
+using Column = Bandwidth CpuRate::*;
+
+double SecondsPerByte(const CpuRate& rate, Column column) {
   constexpr double kLeast = 1e6;  // bytes per second
-  return 1 / std::max(kLeast, rate.weights.bytes_per_second());
+  return 1 / std::max(kLeast, (rate.*column).bytes_per_second());
+}
+
+double SecondsPerByte(const std::vector<CpuRate>& rates, Column column, int tokens) {
+  MILLRACE_CHECK(!rates.empty());
+  const CpuRate& first = rates.front();
+  if (rates.size() == 1 || tokens <= first.tokens) return SecondsPerByte(first, column);
+  size_t upper = 1;
+  while (upper + 1 < rates.size() && rates[upper].tokens < tokens) ++upper;
+  const CpuRate &a = rates[upper - 1], &b = rates[upper];
+  const double at_a = SecondsPerByte(a, column), at_b = SecondsPerByte(b, column);
+  double slope = (at_b - at_a) / (b.tokens - a.tokens);
+  if (tokens > b.tokens) slope = std::max(0.0, slope);
+  return at_b + slope * (tokens - b.tokens);
 }
 
 double Q4KBytesPerElement() {
@@ -23,24 +39,10 @@ bool MeasuredBesideCopies(const HostSpec& host) {
                      [](const CpuRate& rate) { return rate.beside_copies > Bandwidth(); });
 }
 
-std::vector<CpuRate> BesideCopies(std::vector<CpuRate> rates) {
-  for (CpuRate& rate : rates) rate.weights = rate.beside_copies;
-  return rates;
-}
-
 }  // namespace
 
 double CpuSecondsPerByte(const std::vector<CpuRate>& rates, int tokens) {
-  MILLRACE_CHECK(!rates.empty());
-  const CpuRate& first = rates.front();
-  if (rates.size() == 1 || tokens <= first.tokens) return SecondsPerByte(first);
-  size_t upper = 1;
-  while (upper + 1 < rates.size() && rates[upper].tokens < tokens) ++upper;
-  const CpuRate &a = rates[upper - 1], &b = rates[upper];
-  const double at_a = SecondsPerByte(a), at_b = SecondsPerByte(b);
-  double slope = (at_b - at_a) / (b.tokens - a.tokens);
-  if (tokens > b.tokens) slope = std::max(0.0, slope);
-  return at_b + slope * (tokens - b.tokens);
+  return SecondsPerByte(rates, &CpuRate::weights, tokens);
 }
 
 double CpuProductSeconds(const HostSpec& host, double bytes, double elements, int tokens,
@@ -49,9 +51,9 @@ double CpuProductSeconds(const HostSpec& host, double bytes, double elements, in
     return tokens == 1 ? 0 : 2 * elements * tokens / CpuFlops(host);
   }
   const bool loaded = link == LinkLoad::kCopies && tokens > 1 && MeasuredBesideCopies(host);
-  const std::vector<CpuRate> rates = loaded ? BesideCopies(host.cpu_rates) : host.cpu_rates;
-  const double one = CpuSecondsPerByte(rates, 1);
-  const double more = std::max(0.0, CpuSecondsPerByte(rates, tokens) - one);
+  const Column column = loaded ? &CpuRate::beside_copies : &CpuRate::weights;
+  const double one = SecondsPerByte(host.cpu_rates, column, 1);
+  const double more = std::max(0.0, SecondsPerByte(host.cpu_rates, column, tokens) - one);
   return one * bytes + more * elements * Q4KBytesPerElement();
 }
 

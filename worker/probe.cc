@@ -69,13 +69,17 @@ absl::StatusOr<GpuReports> ProbeGpus(const GpuSource& source,
   return reports;
 }
 
-// Copies to all the GPUs at once; where one cannot, none.
+// Copies to all the GPUs at once, each from pages of its own (pages cannot be locked twice); where one
+// cannot, none.
 UploadBeside UploadToAll(const GpuSource& source, const GpuReports& gpus) {
   if (gpus.empty() || source.upload == nullptr) return nullptr;
   return [&source, &gpus](absl::Span<const std::byte> from) -> std::shared_ptr<void> {
     auto loads = std::make_shared<std::vector<std::shared_ptr<void>>>();
+    constexpr size_t kPage = 4096;
+    const size_t part = from.size() / gpus.size() / kPage * kPage;
+    if (part == 0) return nullptr;
     for (const auto& [index, _] : gpus) {
-      auto load = source.upload(index, from);
+      auto load = source.upload(index, from.subspan(loads->size() * part, part));
       if (!load.ok()) return nullptr;
       loads->push_back(*std::move(load));
     }

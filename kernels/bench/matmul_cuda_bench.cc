@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/bench/random_weights.h"
 #include "kernels/bench/read_ceiling.h"
+#include "kernels/bench/relative_error.h"
 #include "kernels/cuda/buffers.h"
 #include "kernels/cuda/event.h"
 #include "kernels/cuda/status.h"
@@ -196,16 +197,6 @@ absl::StatusOr<Row> Case::Measure(int kernel) const {
   return row;
 }
 
-// Of the norm.
-double Difference(const std::vector<float>& a, const std::vector<float>& b) {
-  double difference = 0, norm = 1e-30;
-  for (size_t i = 0; i < b.size(); ++i) {
-    difference += std::pow(static_cast<double>(a[i]) - b[i], 2);
-    norm += std::pow(static_cast<double>(b[i]), 2);
-  }
-  return std::sqrt(difference / norm);
-}
-
 // Random rows, again and again.
 absl::Status FillWeights(DType dtype, int64_t cols, const cuda::DeviceBuffer& weights,
                          cuda::StreamView stream) {
@@ -239,7 +230,7 @@ absl::Status RunCase(const Case& c, DType dtype, int n, double ceiling) {
       std::printf(", rms %.2f\n", Rms(r.values));
       small = std::move(r.values);
     } else {
-      std::printf(", from small by %.0e\n", Difference(r.values, small));
+      std::printf(", from small by %.0e\n", RelativeError(r.values, small));
     }
     std::fflush(stdout);
   }

@@ -14,6 +14,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/bench/relative_error.h"
 #include "kernels/cuda/buffers.h"
 #include "kernels/cuda/cublas_lt.h"
 #include "kernels/cuda/event.h"
@@ -202,15 +203,6 @@ absl::Status Bench::Wide(const Case& c, int copy, const cuda::PackedRows& x, int
                                 tokens);
 }
 
-double Difference(const std::vector<float>& a, const std::vector<float>& b) {
-  double difference = 0, norm = 1e-30;
-  for (size_t i = 0; i < b.size(); ++i) {
-    difference += std::pow(static_cast<double>(a[i]) - b[i], 2);
-    norm += std::pow(static_cast<double>(b[i]), 2);
-  }
-  return std::sqrt(difference / norm);
-}
-
 absl::StatusOr<Bench::Room> Bench::MakeRoom(const Case& c, int n) {
   const int64_t out_cols = c.swiglu ? c.rows / 2 : c.rows;
   MILLRACE_ASSIGN_OR_RETURN(auto x, Buffer::Create(Bytes(n * c.cols * 2)));
@@ -286,7 +278,7 @@ absl::Status Bench::RunSize(const Case& c, int n) {
     MILLRACE_ASSIGN_OR_RETURN(const std::vector<float> after, Values(c, room));
     const bool same = std::memcmp(before.data(), after.data(), before.size() * 4) == 0;
     std::printf(" %s: %8.1f us %4.0f TF %.0e%s", tokens == 0 ? "*" : absl::StrCat(tokens).c_str(),
-                us, Flops(c, n) / us / 1e6, Difference(after, expected), same ? "" : " CHANGED");
+                us, Flops(c, n) / us / 1e6, RelativeError(after, expected), same ? "" : " CHANGED");
     std::fflush(stdout);
   }
   std::printf("\n");

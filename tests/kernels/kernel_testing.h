@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/bench/random_weights.h"
+#include "kernels/bench/relative_error.h"
 #include "kernels/cpu_context.h"
 #include "kernels/views.h"
 
@@ -19,17 +20,6 @@ inline std::vector<CpuIsa> AvailableIsas() {
   if (DetectCpuIsa() >= CpuIsa::kAvx512) isas.push_back(CpuIsa::kAvx512);
   if (DetectCpuIsa() >= CpuIsa::kAmx) isas.push_back(CpuIsa::kAmx);
   return isas;
-}
-
-// |a - b| / |b| over whole vectors: the error of a product as a whole.
-inline double RelativeError(const std::vector<float>& a, const std::vector<float>& b) {
-  double difference = 0, norm = 1e-30;
-  for (size_t i = 0; i < b.size(); ++i) {
-    if (std::isnan(a[i])) return 1e9;
-    difference += (static_cast<double>(a[i]) - b[i]) * (static_cast<double>(a[i]) - b[i]);
-    norm += static_cast<double>(b[i]) * b[i];
-  }
-  return std::sqrt(difference / norm);
 }
 
 // A context with its own pool and scratch.

@@ -74,10 +74,13 @@ TEST(ProbeTest, ProductsAreMeasuredBesideCopiesToAllGpusOrToNone) {
   EXPECT_EQ(ProbeHost(options)->cpu_rates.front().beside_copies, Bandwidth()) << "no way to copy";
   std::vector<int> started;
   int running = 0;
+  const std::byte* end = nullptr;  // of the pages that others copy from
   options.gpus.upload = [&](int index, absl::Span<const std::byte> from)
       -> absl::StatusOr<std::shared_ptr<void>> {
     EXPECT_EQ(reinterpret_cast<uintptr_t>(from.data()) % 4096, 0u);
     EXPECT_GT(from.size(), 0u);
+    EXPECT_TRUE(from.data() >= end) << "pages cannot be locked twice";
+    end = from.data() + from.size();
     started.push_back(index);
     ++running;
     return std::shared_ptr<void>(&running, [](int* count) { --*count; });

@@ -31,4 +31,7 @@ function(millrace_test name)
   # One ctest entry per binary: start-up is paid once, gtest's own output names the failing case.
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
+  if("gpu" IN_LIST ARG_LABELS)  # they time links and count the driver's memory: one at a time
+    set_tests_properties(${name} PROPERTIES RESOURCE_LOCK gpu)
+  endif()
 endfunction()
