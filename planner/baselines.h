@@ -12,7 +12,7 @@ namespace millrace {
 
 struct Baseline {
   std::string name;  // "fill by free memory", "proportional to memory", "one device"
-  // Predicted seconds per decoded token; nullopt: it does not fit.
+  // Predicted seconds of a round of the objective; nullopt: it does not fit.
   std::optional<double> seconds;
 };
 

@@ -36,9 +36,11 @@ bool CacheBesideGpu(const PlacementPlan& plan) {
 
 double Score(const PlacementProblem& problem, const PlacementPlan& plan) {
   const MemoryBudget memory(problem);
+  const double round = absl::ToDoubleSeconds(plan.predicted.objective_time);
+  if (problem.objective.prompt_tokens > 0) return round;
   const int prompt = std::min(problem.context, 4096);
   const double prefill = Predictor(problem, memory, plan).PrefillSeconds(prompt);
-  return absl::ToDoubleSeconds(plan.predicted.time_per_token) * std::pow(prefill, 0.25);
+  return round * std::pow(prefill, 0.25);
 }
 
 // The size for resident weights.

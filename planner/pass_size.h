@@ -21,7 +21,7 @@ using ProblemAt = std::function<absl::StatusOr<PlacementProblem>(int tokens)>;
 // First as if all weights were resident: kGpuPassTokens where every device is a GPU and the
 // activations take at most a tenth of every budget, else kDefaultPassTokens. Where that plan keeps
 // weights in host memory beside a GPU, or there is none, the sizes of kOffloadPassTokens are
-// compared by the predicted decode time x (time of a prompt as long as the context, at most 4096
+// compared by the predicted time of the objective, if that has prompts, else by decode time x (time of a prompt as long as the context, at most 4096
 // tokens) ^ 1/4: a larger pass takes room from weights, and one percent of decode buys four of
 // prefill. Sizes at which a cache has to leave its GPU count only where it has to at all of them.
 // Where nothing fits: the last size. Errors are those of `problem_at` and Solve.

@@ -42,6 +42,8 @@ struct PlacementProblem {
   // Of a CPU that computes host-homed blocks of a GPU stage, passes of up to kMaxHostRouteTokens.
   ActivationNeeds host_route_activations;
   RoutePolicy routes = RoutePolicy::kAuto;
+  // At most `slots` sequences, and no more tokens than `context` each.
+  Objective objective;
   std::vector<Pin> pins;
 
   const ActivationNeeds& activations_on(DeviceKind kind) const {

@@ -27,6 +27,7 @@ void CompareSettings(const PlacementPlan& a, const PlacementPlan& b, PlanDiff& d
   field("slots", absl::StrCat(a.slots), absl::StrCat(b.slots));
   field("KV cache type", std::string(DTypeName(a.kv_type)), std::string(DTypeName(b.kv_type)));
   field("pass size", absl::StrCat(a.max_pass_tokens), absl::StrCat(b.max_pass_tokens));
+  field("objective", ObjectiveText(a.objective), ObjectiveText(b.objective));
   field("predicted for a prompt of", absl::StrCat(a.predicted.prompt_tokens),
         absl::StrCat(b.predicted.prompt_tokens));
   field("predicted for sequences together", absl::StrCat(a.predicted.decode_batch),
@@ -201,6 +202,9 @@ void ComparePredictions(const PlacementPlan& a, const PlacementPlan& b, const Pl
        q.prefill_tokens_per_second);
   rate("batch_tokens_per_second", "tokens/s of all sequences", p.batch_tokens_per_second,
        q.batch_tokens_per_second);
+  if (a.objective == b.objective && a.objective != Objective{}) {
+    time("objective_ms", "ms a round of the objective", p.objective_time, q.objective_time);
+  }
   CompareStageTimes(a, b, names, diff);
   time("hop_time_per_token_ms", "ms a token on links", p.hop_time_per_token, q.hop_time_per_token);
 }

@@ -53,6 +53,9 @@ absl::Status ApplyOptions(const v1::PlanOptions& options, PlacementProblem& prob
   }
   problem.routes = static_cast<RoutePolicy>(check.Int32("PlanOptions.routes", options.routes(), 0,
                                                         static_cast<int>(RoutePolicy::kSplit)));
+  if (options.has_objective()) {
+    problem.objective = ObjectiveFromProto(check, "PlanOptions.objective", options.objective());
+  }
   for (const v1::Pin& pin : options.pins()) {
     problem.pins.push_back({check.Name("PlanOptions.pins.pattern", pin.pattern()),
                             check.Name("PlanOptions.pins.target", pin.target())});

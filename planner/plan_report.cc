@@ -100,10 +100,16 @@ std::string RenderMilliseconds(absl::Duration d) {
   return absl::StrFormat(ms < 10 ? "%.2f ms" : "%.0f ms", ms);
 }
 
-std::string RenderPredicted(const Prediction& p) {
+std::string RenderPredicted(const PlacementPlan& plan) {
+  const Prediction& p = plan.predicted;
+  const bool decode = plan.objective == Objective{};
   std::string out = absl::StrFormat(
-      "\npredicted: 1 sequence decodes %.1f tokens/s (%s each; the plan has the least of that)\n",
-      p.decode_tokens_per_second, RenderMilliseconds(p.time_per_token));
+      "\npredicted: 1 sequence decodes %.1f tokens/s (%s each%s)\n", p.decode_tokens_per_second,
+      RenderMilliseconds(p.time_per_token), decode ? "; the plan has the least of that" : "");
+  if (!decode) {
+    absl::StrAppendFormat(&out, "%s: %s, of which the plan has the least\n",
+                          ObjectiveWords(plan.objective), RenderMilliseconds(p.objective_time));
+  }
   if (p.decode_batch > 1) {
     const double rate = p.batch_tokens_per_second, pass = rate > 0 ? p.decode_batch / rate : 0;
     absl::StrAppendFormat(&out, "%d sequences together: %.1f tokens/s (%s a pass)\n",
@@ -141,7 +147,7 @@ std::string RenderPlanTable(const PlacementPlan& plan) {
   for (const Stage& s : plan.stages) {
     if (s.device_kind == DeviceKind::kGpu) absl::StrAppend(&out, RenderRoutes(plan, s));
   }
-  absl::StrAppend(&out, RenderPredicted(plan.predicted));
+  absl::StrAppend(&out, RenderPredicted(plan));
   absl::StrAppend(&out, WrapAt(absl::StrCat("limited by ", plan.binding_constraint), 100), "\n");
   return out;
 }
@@ -165,11 +171,15 @@ std::string RenderExplain(const PlacementPlan& plan, const PlacementProblem* pro
                         RenderMilliseconds(plan.predicted.hop_time_per_token));
   if (problem == nullptr) return out;
   absl::StrAppend(&out, "\nagainst simpler placements\n");
-  const double mine = absl::ToDoubleSeconds(plan.predicted.time_per_token);
+  const double mine = absl::ToDoubleSeconds(plan.predicted.objective_time);
+  const auto speed = [&](double seconds) {
+    return plan.objective == Objective{} ? absl::StrFormat("%.1f tokens/s", 1 / seconds)
+                                         : RenderMilliseconds(absl::Seconds(seconds));
+  };
   for (const Baseline& b : ComputeBaselines(*problem)) {
     absl::StrAppendFormat(&out, "  %-32s %s\n", b.name,
-                          b.seconds ? absl::StrFormat("%.1f tokens/s, this plan is %.2f x",
-                                                      1 / *b.seconds, *b.seconds / mine)
+                          b.seconds ? absl::StrFormat("%s, this plan is %.2f x", speed(*b.seconds),
+                                                      *b.seconds / mine)
                                     : "does not fit");
   }
   return out;

@@ -20,9 +20,9 @@ std::string RenderExplain(const PlacementPlan& plan, const PlacementProblem* pro
 
 std::string RenderInfeasible(const Infeasibility& infeasible);
 
-// What the plan was chosen by, decode of one sequence; of all slots together; and the time to the
-// first token. Two or three lines.
-std::string RenderPredicted(const Prediction& predicted);
+// Decode of one sequence, what the plan was chosen by where that is something else, decode of all
+// slots together, and the time to the first token. Two to four lines.
+std::string RenderPredicted(const PlacementPlan& plan);
 
 // "0.42 ms", "57 ms"; "-" for zero or infinite.
 std::string RenderMilliseconds(absl::Duration d);

@@ -102,8 +102,9 @@ double Predictor::DecodeSeconds(int batch) const {
 }
 
 double Predictor::PrefillSeconds(int tokens) const {
-  double seconds = HopSeconds(tokens);
   const int size = problem_.max_pass_tokens;
+  double seconds = HopSeconds(size) * (tokens / size);
+  if (tokens % size > 0) seconds += HopSeconds(tokens % size);
   for (size_t i = 0; i < stages_.size(); ++i) {
     const StageInfo& info = stages_[i];
     const StageView view =
@@ -118,6 +119,17 @@ double Predictor::PrefillSeconds(int tokens) const {
         seconds += cost_.DeviceSeconds(*info.host, *info.device, b, {tokens % size, true});
       }
     }
+  }
+  return seconds;
+}
+
+double Predictor::ObjectiveSeconds() const {
+  const Objective& o = problem_.objective;
+  double seconds = 0;
+  if (o.prompt_tokens > 0) seconds += o.batch * PrefillSeconds(o.prompt_tokens);
+  if (o.decode_tokens > 0) {
+    const int rows = std::clamp(o.batch, 1, problem_.max_pass_tokens);
+    seconds += static_cast<double>(o.decode_tokens) * o.batch / rows * DecodeSeconds(rows);
   }
   return seconds;
 }
@@ -157,6 +169,7 @@ void Predict(const PlacementProblem& problem, const MemoryBudget& memory, Placem
   p.prompt_tokens = std::max(1, std::min(problem.expected_prompt_tokens, problem.context));
   const double prefill = predictor.PrefillSeconds(p.prompt_tokens);
   p.ttft = absl::Seconds(prefill);
+  p.objective_time = absl::Seconds(predictor.ObjectiveSeconds());
   p.prefill_tokens_per_second = prefill > 0 ? p.prompt_tokens / prefill : 0;
 }
 

@@ -23,6 +23,8 @@ class Predictor {
   double DecodeSeconds(int batch) const;
   // A prompt of `tokens`, passes one after the other, from idle to the first token. Seconds.
   double PrefillSeconds(int tokens) const;
+  // One round of the problem's objective. Seconds.
+  double ObjectiveSeconds() const;
   // Of stage i alone, a decode pass.
   SteadyPass StagePass(size_t stage, int batch) const;
   // Between all stages. Seconds.

@@ -192,6 +192,16 @@ absl::Status CheckProblem(const PlacementProblem& p) {
   if (p.max_pass_tokens < 1) {
     return absl::InvalidArgumentError(absl::StrCat("max_pass_tokens is ", p.max_pass_tokens));
   }
+  if (p.objective.batch < 1 || p.objective.batch > p.slots) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the objective is ", p.objective.batch, " sequences together, but slots is ",
+                     p.slots, ": raise --slots or ask for fewer"));
+  }
+  if (p.objective.prompt_tokens > p.context) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the objective is a prompt of ", p.objective.prompt_tokens,
+                     " tokens, but context is ", p.context, ": raise --ctx or ask for less"));
+  }
   if (p.model.layers.empty()) return absl::InvalidArgumentError("model: it has no layers");
   for (const LayerSpec& l : p.model.layers) {
     if (l.head_dim % Info(p.kv_type).block_elements != 0) {
@@ -254,7 +264,7 @@ absl::StatusOr<std::optional<PlacementPlan>> FindPlan(const PlacementProblem& pr
   // A pin may name the CPU as a device of its own: then there is no such choice.
   const absl::StatusOr<std::optional<PlacementPlan>> other = PlanOver(lent);
   if (!other.ok() || !other->has_value()) return plan;
-  if (!plan.has_value() || (*other)->predicted.time_per_token < plan->predicted.time_per_token) {
+  if (!plan.has_value() || (*other)->predicted.objective_time < plan->predicted.objective_time) {
     plan = *other;
     MILLRACE_RETURN_IF_ERROR(ValidatePlan(problem, *plan));
   }

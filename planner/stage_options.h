@@ -1,5 +1,5 @@
 // StageTable: for every device and every contiguous run of blocks, whether it fits, with which
-// homes, and how long one decoded token takes there. The search's whole knowledge of the problem.
+// homes, and how long a round of the objective takes there. The search's whole knowledge of the problem.
 #ifndef MILLRACE_PLANNER_STAGE_OPTIONS_H_
 #define MILLRACE_PLANNER_STAGE_OPTIONS_H_
 
@@ -8,6 +8,7 @@
 
 #include "planner/cost_model.h"
 #include "planner/memory_budget.h"
+#include "planner/objective_passes.h"
 #include "planner/pins.h"
 #include "planner/placement_problem.h"
 #include "planner/spill.h"
@@ -17,7 +18,7 @@ namespace millrace {
 struct StageOption {
   bool fits = false;
   bool hopeless = false;  // nor does any longer run from the same block
-  double seconds = 0;     // one decoded token; with host homes by planner/host_split.h
+  double seconds = 0;     // one round of the objective; with host homes by planner/host_split.h
   int spilled = 0;        // blocks in host memory beside pinned ones, of SpillOrder
   Bytes ring;             // Stage::stream_ring
   int on_disk = 0;        // of the spilled blocks, those whose weights stay on disk
@@ -39,12 +40,9 @@ class StageTable {
   int devices() const { return static_cast<int>(refs_.size()); }
   // Blocks [first, end), end > first.
   const StageOption& Option(int device, int first, int end) const;
-  // By block of the run, true where homed in host memory beside a GPU; empty: nowhere.
-  std::vector<bool> HostHomes(const StageChoice& choice) const;
-  // Attention blocks whose cache is in host memory beside a GPU; empty: none is.
-  std::vector<bool> KvOnHost(const StageChoice& choice) const;
-  // Of those in HostHomes, true where homed on disk; empty: none is.
-  std::vector<bool> OnDisk(const StageChoice& choice) const;
+  // Homes and ring of a run that fits, no routes: first those that Option found best, then with each other
+  // depth of the ring that fits. Nothing is homed in host memory: one without homes.
+  std::vector<StageOffload> Offloads(const StageChoice& choice) const;
   // A lower bound of the time of blocks [first, all), on the fastest devices.
   double LeastSeconds(int first) const { return least_[static_cast<size_t>(first)]; }
   double HopSeconds(int from_device, int to_device) const;
@@ -63,10 +61,16 @@ class StageTable {
   StageOption Make(int device, const SpillRun& run) const;
   void MakeOnCpu(int device, int first, int end, StageOption& option) const;
   void MakeOnGpu(int device, const SpillRun& run, StageOption& option) const;
+  std::vector<StageOption> RingOptions(int device, const SpillRun& run) const;
+  StageOffload OffloadOf(const StageChoice& choice, const StageOption& option) const;
+  // Of a round, and of one pass of it.
   double OffloadedSeconds(int device, int first, int end, const SpillResult& spill,
                           int ring_depth) const;
+  double OffloadedPass(int device, int first, int end, const StageOffload& offload,
+                       size_t pass_index, int ring_depth) const;
   // A lower bound of a block's time homed beside a GPU, where that may be less than on the GPU.
   double HostSeconds(int device, int block) const;
+  void AddTimes(int device);
   // Sum of single blocks' times on the device.
   double DeviceSeconds(int device, int first, int end) const;
 
@@ -75,8 +79,9 @@ class StageTable {
   const CostModel& cost_;
   const ResolvedPins& pins_;
   const SpillOrder spill_;
+  const std::vector<WeightedPass> passes_;  // one round of the objective
   const std::vector<DeviceRef> refs_;
-  std::vector<std::vector<double>> device_seconds_;  // [device][block]
+  std::vector<std::vector<std::vector<double>>> pass_seconds_;  // [device][pass][block], once
   std::vector<std::vector<double>> seconds_before_;  // [device]: their sums over blocks before b
   std::vector<int> like_;                            // [device]: the first device that is the same
   std::vector<StageOption> options_;                 // [device][first][end - 1], of those

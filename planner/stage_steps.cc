@@ -1,5 +1,7 @@
 #include "planner/stage_steps.h"
 
+#include <algorithm>
+
 #include "proto/stream_layout.h"
 
 namespace millrace {
@@ -105,6 +107,20 @@ double StagePrefillSeconds(const StageView& stage, const StageOffload& offload, 
   };
   add(size, tokens / size);
   add(tokens % size, 1);
+  return seconds;
+}
+
+double ObjectiveSeconds(const StageView& stage, const StageOffload& offload) {
+  const Objective& o = stage.problem.objective;
+  double seconds = 0;
+  if (o.prompt_tokens > 0) {
+    seconds += o.batch * StagePrefillSeconds(stage, offload, o.prompt_tokens);
+  }
+  if (o.decode_tokens > 0) {
+    const int rows = std::clamp(o.batch, 1, std::max(1, stage.problem.max_pass_tokens));
+    const double passes = static_cast<double>(o.decode_tokens) * o.batch / rows;
+    seconds += passes * SteadyStagePass(stage, offload, {rows, false}).seconds;
+  }
   return seconds;
 }
 

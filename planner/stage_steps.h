@@ -38,6 +38,9 @@ SteadyPass SteadyStagePass(const StageView& stage, const StageOffload& offload, 
 // Seconds.
 double StagePrefillSeconds(const StageView& stage, const StageOffload& offload, int tokens);
 
+// One round of problem.objective on the stage. Seconds.
+double ObjectiveSeconds(const StageView& stage, const StageOffload& offload);
+
 }  // namespace millrace
 
 #endif  // MILLRACE_PLANNER_STAGE_STEPS_H_

@@ -247,7 +247,7 @@ std::string RenderGains(const std::vector<Gain>& gains, const Prediction& now) {
   for (const Gain& gain : gains) {
     if (!gain.predicted.has_value()) continue;
     const Prediction& then = *gain.predicted;
-    const double share = then.decode_tokens_per_second / now.decode_tokens_per_second - 1;
+    const double share = absl::FDivDuration(now.objective_time, then.objective_time) - 1;
     absl::StrAppendFormat(&out, "  %-28s %8.2f tokens/s (%+.1f%%), first token after %s\n",
                           gain.change, then.decode_tokens_per_second, 100 * share,
                           RenderMilliseconds(then.ttft));
@@ -256,7 +256,7 @@ std::string RenderGains(const std::vector<Gain>& gains, const Prediction& now) {
   if (loss) {
     absl::StrAppend(&out,
                     "  below zero: another cut or pass size was chosen, which the simulator finds "
-                    "slower to decode\n");
+                    "slower\n");
   }
   return out;
 }

@@ -4,6 +4,8 @@
 #ifndef MILLRACE_PROTO_CONVERT_H_
 #define MILLRACE_PROTO_CONVERT_H_
 
+#include <string>
+
 #include "absl/status/statusor.h"
 #include "millrace/v1/cluster.pb.h"
 #include "millrace/v1/model.pb.h"
@@ -14,6 +16,8 @@
 #include "proto/placement_plan.h"
 
 namespace millrace {
+
+class FieldCheck;
 
 v1::DType ToProto(DType dtype);
 absl::StatusOr<DType> FromProto(v1::DType dtype);
@@ -29,6 +33,11 @@ absl::StatusOr<ClusterSpec> FromProto(const v1::ClusterSpec& cluster);
 
 v1::ActivationNeeds ToProto(const ActivationNeeds& needs);
 absl::StatusOr<ActivationNeeds> FromProto(const v1::ActivationNeeds& needs);
+
+v1::Objective ToProto(const Objective& objective);
+// Refuses fields of `field` (the message's name) at `check`.
+Objective ObjectiveFromProto(FieldCheck& check, const std::string& field,
+                             const v1::Objective& wire);
 
 v1::PlacementPlan ToProto(const PlacementPlan& plan);
 // An unknown format_version is refused with both versions named. Stages must be contiguous from

@@ -118,6 +118,7 @@ v1::Prediction PredictionToProto(const Prediction& p) {
   wire.set_hop_time_per_token_ms(absl::ToDoubleMilliseconds(p.hop_time_per_token));
   wire.set_decode_batch(p.decode_batch);
   wire.set_batch_tokens_per_second(p.batch_tokens_per_second);
+  wire.set_objective_ms(absl::ToDoubleMilliseconds(p.objective_time));
   return wire;
 }
 
@@ -135,6 +136,7 @@ Prediction PredictionFromProto(const v1::Prediction& wire) {
   p.hop_time_per_token = absl::Milliseconds(wire.hop_time_per_token_ms());
   p.decode_batch = wire.decode_batch();
   p.batch_tokens_per_second = wire.batch_tokens_per_second();
+  p.objective_time = absl::Milliseconds(wire.objective_ms());
   return p;
 }
 
@@ -169,6 +171,27 @@ void StagesToProto(const PlacementPlan& plan, v1::PlacementPlan& wire) {
 
 }  // namespace
 
+v1::Objective ToProto(const Objective& objective) {
+  v1::Objective wire;
+  wire.set_batch(objective.batch);
+  wire.set_decode_tokens(objective.decode_tokens);
+  wire.set_prompt_tokens(objective.prompt_tokens);
+  return wire;
+}
+
+Objective ObjectiveFromProto(FieldCheck& check, const std::string& field,
+                             const v1::Objective& wire) {
+  constexpr int kMost = 1 << 26;
+  Objective objective;
+  objective.batch = check.Int32(field + ".batch", wire.batch(), 1, 1 << 16);
+  objective.decode_tokens = check.Int32(field + ".decode_tokens", wire.decode_tokens(), 0, kMost);
+  objective.prompt_tokens = check.Int32(field + ".prompt_tokens", wire.prompt_tokens(), 0, kMost);
+  if (objective.decode_tokens == 0 && objective.prompt_tokens == 0) {
+    check.Refuse(field, "asks for no tokens: set decode_tokens, prompt_tokens or both");
+  }
+  return objective;
+}
+
 v1::PlacementPlan ToProto(const PlacementPlan& plan) {
   v1::PlacementPlan wire;
   wire.set_format_version(plan.format_version);
@@ -196,6 +219,7 @@ v1::PlacementPlan ToProto(const PlacementPlan& plan) {
   }
   *wire.mutable_predicted() = PredictionToProto(plan.predicted);
   wire.set_binding_constraint(plan.binding_constraint);
+  *wire.mutable_objective() = ToProto(plan.objective);
   return wire;
 }
 
@@ -227,6 +251,9 @@ absl::StatusOr<PlacementPlan> FromProto(const v1::PlacementPlan& wire) {
   LedgerFromProto(check, wire, plan);
   plan.predicted = PredictionFromProto(wire.predicted());
   plan.binding_constraint = wire.binding_constraint();
+  if (wire.has_objective()) {
+    plan.objective = ObjectiveFromProto(check, "PlacementPlan.objective", wire.objective());
+  }
   if (!check.ok()) return check.status();
   return plan;
 }

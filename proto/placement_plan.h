@@ -13,6 +13,7 @@
 #include "proto/cluster_spec.h"
 #include "proto/dtype.h"
 #include "proto/ids.h"
+#include "proto/objective.h"
 
 namespace millrace {
 
@@ -100,6 +101,7 @@ struct Prediction {
   double prefill_tokens_per_second = 0;
   int decode_batch = 1;  // sequences decoding together: the plan's slots
   double batch_tokens_per_second = 0;  // of all of them
+  absl::Duration objective_time;       // of one round of the plan's objective
   std::vector<absl::Duration> stage_time_per_token;  // by stage, hops excluded
   absl::Duration hop_time_per_token;
 };
@@ -119,6 +121,7 @@ struct PlacementPlan {
   std::vector<LedgerTotal> totals;
   Prediction predicted;
   std::string binding_constraint;  // a sentence: what limits decode speed
+  Objective objective;             // what it was chosen for
 };
 
 absl::string_view PurposeName(Purpose purpose);

@@ -64,6 +64,11 @@ absl::StatusOr<RoutePolicy> ParseRoutes(const std::string& text) {
       absl::StrCat("--routes: '", text, "' is not one of auto, cpu, stream, split"));
 }
 
+absl::StatusOr<Objective> ParseObjectiveFlag(const std::string& text) {
+  absl::StatusOr<Objective> objective = ParseObjective(text);
+  return objective.ok() ? objective : Annotate(objective.status(), "--objective");
+}
+
 }  // namespace
 
 absl::StatusOr<Bytes> ParseSize(absl::string_view flag, absl::string_view text) {
@@ -95,6 +100,10 @@ void AddBudgetFlags(CLI::App* app, BudgetFlags& flags) {
   app->add_option("--routes", flags.routes,
                   "who computes feed-forward blocks kept in RAM beside a GPU: auto, cpu, stream "
                   "(copied to the GPU), or split (both at once, each a part)")
+      ->capture_default_str();
+  app->add_option("--objective", flags.objective,
+                  "what the plan is to be fast at: decode, decode:8 (sequences together), "
+                  "prefill:4096, mix:512+128 (prompt, tokens made), mix:512+128@8")
       ->capture_default_str();
   app->add_option("--max-pass-tokens,--batch-tokens", flags.max_pass_tokens,
                   "largest pass; prompts are read in chunks of this [512; 64 to 4096 with GPUs]")
@@ -132,6 +141,7 @@ absl::StatusOr<PlanWishes> ParseWishes(const BudgetFlags& flags) {
   MILLRACE_ASSIGN_OR_RETURN(wishes.kv_type, ParseKvType(flags.kv_type));
   MILLRACE_ASSIGN_OR_RETURN(wishes.pins, ParsePins(flags.pins));
   MILLRACE_ASSIGN_OR_RETURN(wishes.routes, ParseRoutes(flags.routes));
+  MILLRACE_ASSIGN_OR_RETURN(wishes.objective, ParseObjectiveFlag(flags.objective));
   return wishes;
 }
 
@@ -164,6 +174,8 @@ absl::StatusOr<v1::PlanOptions> ToPlanOptions(const BudgetFlags& flags) {
   options.set_max_pass_tokens(flags.max_pass_tokens);
   MILLRACE_ASSIGN_OR_RETURN(const RoutePolicy routes, ParseRoutes(flags.routes));
   options.set_routes(static_cast<v1::RoutePolicy>(routes));
+  MILLRACE_ASSIGN_OR_RETURN(const Objective objective, ParseObjectiveFlag(flags.objective));
+  *options.mutable_objective() = ToProto(objective);
   MILLRACE_ASSIGN_OR_RETURN(const std::vector<Pin> pins, ParsePins(flags.pins));
   for (const Pin& pin : pins) {
     v1::Pin& out = *options.add_pins();

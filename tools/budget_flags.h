@@ -15,6 +15,7 @@ namespace millrace {
 
 struct BudgetFlags {
   std::string device_memory, host_memory, devices, kv_type = "f16", routes = "auto";
+  std::string objective = "decode";
   int context = 0;  // 0: the command's default
   int slots = 1;
   int threads = 0;  // 0: all usable cores
@@ -30,6 +31,7 @@ struct PlanWishes {
   DType kv_type = DType::kF16;
   std::vector<Pin> pins;
   RoutePolicy routes = RoutePolicy::kAuto;
+  Objective objective;
 };
 
 struct Budget {

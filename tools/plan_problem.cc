@@ -59,6 +59,7 @@ absl::StatusOr<PlacementProblem> ProblemOn(const ClusterSpec& cluster, const Mod
       std::clamp(request.expected_prompt_tokens, 1, std::max(1, problem.context - 1));
   problem.pins = wishes.pins;
   problem.routes = wishes.routes;
+  problem.objective = wishes.objective;
   return WithPassSize(std::move(problem), request);
 }
 

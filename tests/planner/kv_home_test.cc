@@ -91,11 +91,11 @@ TEST(KvHomeTest, TheSearchCountsThemBesidePinnedWeightsToo) {
   const CostModel cost(p, memory);
   const StageTable table(p, memory, cost, *pins);
   const StageChoice all = {0, 0, table.size()};
-  const std::vector<bool> on_host = table.KvOnHost(all), homes = table.HostHomes(all);
+  const StageOffload offload = table.Offloads(all).front();
   double reads = 0;
-  for (size_t b = 0; b < on_host.size(); ++b) {
-    if (!on_host[b]) continue;
-    EXPECT_FALSE(homes[b]) << "block " << b << " is pinned to the device";
+  for (size_t b = 0; b < offload.kv_on_host.size(); ++b) {
+    if (!offload.kv_on_host[b]) continue;
+    EXPECT_FALSE(offload.host_home[b]) << "block " << b << " is pinned to the device";
     reads += cost.HostKvSeconds(table.Device(0), static_cast<int>(b), {});
   }
   ASSERT_GT(reads, 0.3);

@@ -117,9 +117,15 @@ inline PlacementProblem RandomProblem(std::mt19937& rng) {
   }
   if (rng() % 4 == 0) p.pins.push_back({"blk.0.*", "w0"});
   if (rng() % 8 == 0) p.pins.push_back({"blk.*.ffn", "host"});
-  if (rng() % 4 == 0) p.routes = static_cast<RoutePolicy>(1 + rng() % 4);
+  if (rng() % 4 == 0) p.routes = static_cast<RoutePolicy>(1 + rng() % 3);
   for (HostSpec& host : p.cluster.hosts) {
     if (rng() % 2) host.cpu_rates = RandomCpuRates(rng, host.dram_bandwidth);
+  }
+  if (rng() % 3 == 0) {
+    p.objective.batch = 1 + static_cast<int>(rng() % 2);
+    p.objective.prompt_tokens = static_cast<int>(rng() % 128);
+    p.objective.decode_tokens = static_cast<int>(rng() % 20);
+    if (p.objective.prompt_tokens == 0) p.objective.decode_tokens += 1;
   }
   return p;
 }

@@ -78,7 +78,7 @@ TEST(SolverTest, EqualsBruteForceAndValidatesOnRandomProblems) {
     offloaded += offloads;
     // The search counts in fluid, the prediction in whole blocks: of models of a few layers they are
     // near, not equal. A duration is rounded to a quarter of a nanosecond.
-    const double predicted = absl::ToDoubleSeconds(result->plan->predicted.time_per_token);
+    const double predicted = absl::ToDoubleSeconds(result->plan->predicted.objective_time);
     EXPECT_NEAR(predicted, best, offloads ? best / 2 : best * 1e-6 + 1e-9) << "round " << round;
     EXPECT_TRUE(ValidatePlan(problem, *result->plan).ok())
         << ValidatePlan(problem, *result->plan) << " round " << round;
@@ -102,8 +102,8 @@ TEST(SolverTest, IsDeterministicAndMoreMemoryIsNeverSlower) {
     }
     const auto more = *Solve(problem);
     ASSERT_TRUE(more.plan.has_value());
-    EXPECT_LE(more.plan->predicted.time_per_token,
-              first.plan->predicted.time_per_token + absl::Nanoseconds(1));
+    EXPECT_LE(more.plan->predicted.objective_time,
+              first.plan->predicted.objective_time + absl::Nanoseconds(1));
   }
 }
 

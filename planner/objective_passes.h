@@ -1,0 +1,22 @@
+// An objective as passes: what the search adds up and the prediction sums.
+#ifndef MILLRACE_PLANNER_OBJECTIVE_PASSES_H_
+#define MILLRACE_PLANNER_OBJECTIVE_PASSES_H_
+
+#include <vector>
+
+#include "planner/cost_model.h"
+#include "planner/placement_problem.h"
+
+namespace millrace {
+
+struct WeightedPass {
+  PassShape shape;
+  double weight = 1;  // passes of that shape in one round
+};
+
+// One round of problem.objective in passes of up to max_pass_tokens. Never empty.
+std::vector<WeightedPass> PassesOf(const PlacementProblem& problem);
+
+}  // namespace millrace
+
+#endif  // MILLRACE_PLANNER_OBJECTIVE_PASSES_H_
