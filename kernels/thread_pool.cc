@@ -11,6 +11,8 @@
 #include <thread>
 #include <vector>
 
+#include "absl/time/clock.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -18,9 +20,8 @@
 namespace millrace {
 namespace {
 
-// About 30 microseconds of waiting before a worker sleeps: longer than the gap between two ops of
-// one pass, far shorter than the gap between two requests.
-constexpr int kSpins = 2000;
+// Looks at the clock once in so many turns; what a caller waits for stragglers before it yields.
+constexpr int kTurns = 64, kSpins = 2000;
 
 inline void Pause() {
 #if defined(__x86_64__)
@@ -37,6 +38,7 @@ inline void Pause() {
 // waits until nobody is inside. So a worker that wakes late never delays the caller.
 struct ThreadPool::State {
   int size = 1;
+  absl::Duration linger;
   std::vector<std::thread> threads;
 
   std::atomic<uint64_t> open{0};  // generation of the loop that may be joined, 0 = none
@@ -93,10 +95,13 @@ struct ThreadPool::State {
   }
 
   void WaitForWork(uint64_t seen) {
-    for (int i = 0; i < kSpins; ++i) {
-      if (HasWork(seen)) return;
-      Pause();
-    }
+    const absl::Time sleep_at = absl::Now() + linger;
+    do {
+      for (int i = 0; i < kTurns; ++i) {
+        if (HasWork(seen)) return;
+        Pause();
+      }
+    } while (absl::Now() < sleep_at);
     std::unique_lock<std::mutex> lock(mutex);
     sleepers.fetch_add(1);
     wake.wait(lock, [&] { return HasWork(seen); });
@@ -110,8 +115,9 @@ struct ThreadPool::State {
   }
 };
 
-ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
+ThreadPool::ThreadPool(int threads, absl::Duration linger) : state_(std::make_unique<State>()) {
   state_->size = std::max(1, threads);
+  state_->linger = linger;
   for (int i = 1; i < state_->size; ++i) {
     state_->threads.emplace_back([s = state_.get(), i] { s->WorkerLoop(i); });
   }

@@ -6,8 +6,8 @@
 //    [0, size()), stable within one call, so per-thread scratch may be indexed by it.
 //    ParallelGuided is the same with long contiguous runs first: each thread takes half of its fair
 //    share of what is left, so that it streams through memory, and short runs even out the end.
-// 3. Workers spin for some microseconds after a loop (decode issues hundreds of short loops per
-//    token), then sleep: an idle pool uses no CPU.
+// 3. Workers spin for `linger` after a loop (decode issues hundreds of short loops per token), then
+//    sleep: an idle pool uses no CPU.
 // 4. ParallelFor and ParallelGuided are called by one thread at a time (the device's owner) and do not nest.
 // 5. f must not throw.
 #ifndef MILLRACE_KERNELS_THREAD_POOL_H_
@@ -17,12 +17,16 @@
 #include <memory>
 
 #include "absl/functional/function_ref.h"
+#include "absl/time/time.h"
 
 namespace millrace {
 
 class ThreadPool {
  public:
-  explicit ThreadPool(int threads);  // clamped to at least 1
+  // Longer than the gap between two ops of one pass, far shorter than that between two requests.
+  static constexpr absl::Duration kLinger = absl::Microseconds(100);
+
+  explicit ThreadPool(int threads, absl::Duration linger = kLinger);  // clamped to at least 1
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;

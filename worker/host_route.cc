@@ -6,6 +6,12 @@
 #include "proto/status_macros.h"
 
 namespace millrace {
+namespace {
+
+// Longer than what the GPU takes between two blocks of the CPU.
+constexpr absl::Duration kLinger = absl::Milliseconds(2);
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<HostRoute>> HostRoute::Create(const Model& model, int max_tokens,
                                                              int threads) {
@@ -14,6 +20,7 @@ absl::StatusOr<std::unique_ptr<HostRoute>> HostRoute::Create(const Model& model,
   options.slots = 1;
   options.context = 1;
   options.threads = threads;
+  options.pool_linger = kLinger;
   MILLRACE_ASSIGN_OR_RETURN(auto backend, MakeCpuBackend(model.spec(), options));
   return std::unique_ptr<HostRoute>(new HostRoute(model, std::move(backend)));
 }

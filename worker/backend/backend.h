@@ -76,6 +76,7 @@ struct BackendOptions {
   int context = 0;         // tokens per slot
   bool last_stage = false; // room for logits
   int threads = 0;         // CPU threads; 0 = UsableThreads()
+  absl::Duration pool_linger = absl::Microseconds(100);  // how long idle CPU threads stay awake
   DeviceId device;         // "cpu", "gpu0", "gpu0#1"
   Bytes weights;           // GPU: bytes of everything that will be placed (CudaPlacedBytes, summed)
   Bytes budget;            // GPU: never taken more, context and libraries included; 0 = no limit

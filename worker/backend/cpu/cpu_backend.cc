@@ -55,7 +55,7 @@ class CpuBackend : public Backend {
  public:
   CpuBackend(const ModelSpec& model, const BackendOptions& options)
       : model_(model),
-        pool_(options.threads > 0 ? options.threads : UsableThreads()),
+        pool_(options.threads > 0 ? options.threads : UsableThreads(), options.pool_linger),
         layout_(LayOutActivations(model, {options.max_pass_tokens, pool_.size()},
                                   options.last_stage)),
         frequencies_(RopeFrequencies(model.rope)) {
