@@ -1,7 +1,10 @@
 #include "planner/cost_model.h"
 
 #include <algorithm>
+#include <cmath>
+#include <map>
 
+#include "planner/device_time_table.h"
 #include "planner/host_rates.h"
 
 namespace millrace {
@@ -44,6 +47,7 @@ double CostModel::DeviceSeconds(const HostSpec& host, const DeviceSpec& device, 
     const int64_t rows = std::max<int64_t>(1, problem_.model.tensors[t].rows());
     return Seconds(Bytes(b.weights.count() / rows) * pass.tokens, rate);
   }
+  if (gpu && device.times.measured()) return TimedSeconds(device, block, pass);
   const double flops = device.prefill_flops * (gpu ? kGpuPrefillEfficiency : 1.0);
   double compute = flops > 0 ? Flops(block, pass) / flops : 0;
   if (!gpu && !host.cpu_rates.empty()) {
@@ -55,6 +59,51 @@ double CostModel::DeviceSeconds(const HostSpec& host, const DeviceSpec& device, 
     seconds += Seconds(cache * pass.tokens, rate);
   }
   return seconds + (gpu && b.kind != BlockKind::kHead ? kGpuHalfLayerSeconds : 0);
+}
+
+double CostModel::TimedSeconds(const DeviceSpec& device, int block, PassShape pass) const {
+  const DeviceTimeTable table(device.times);
+  const Block& b = memory_.blocks()[block];
+  const int rows = Rows(block, pass);
+  std::map<DType, double> bytes;
+  double all = 0;
+  for (int t : b.tensors) {
+    const TensorSpec& tensor = problem_.model.tensors[static_cast<size_t>(t)];
+    if (tensor.shape.size() != 2) continue;
+    bytes[tensor.dtype] += static_cast<double>(tensor.size.count());
+    all += static_cast<double>(tensor.size.count());
+  }
+  double seconds = 0;
+  for (const auto& [type, part] : bytes) {
+    seconds += part / all * table.ProductSeconds(type, rows, all);
+  }
+  seconds *= PowerRatio(device, pass);
+  if (b.kind == BlockKind::kHead) return seconds + PassSeconds(device, pass);
+  if (b.kind != BlockKind::kAttention) return seconds;
+  const LayerSpec& layer = problem_.model.layers[static_cast<size_t>(b.layer)];
+  if (!pass.prefill) {
+    const double cache = static_cast<double>(memory_.Kv(block).count()) / std::max(1, problem_.slots);
+    return seconds + table.AttentionSeconds(pass.tokens, cache / 2 * pass.tokens);
+  }
+  const double cells = pass.tokens * (pass.depth + 0.5 * (pass.tokens + 1));
+  const double flops = 4 * cells * layer.heads * layer.head_dim;
+  return seconds + device.times.prompt_row_seconds * pass.tokens +
+         flops / std::max(1e9, device.times.attention_flops);
+}
+
+double CostModel::PassSeconds(const DeviceSpec& device, PassShape pass) const {
+  const int outputs = pass.prefill ? 1 : pass.tokens;
+  return kEnginePassSeconds + device.times.pass_seconds +
+         device.times.output_seconds * (outputs - 1);
+}
+
+double CostModel::PowerRatio(const DeviceSpec& device, PassShape pass) const {
+  const double ratio = DeviceTimeTable(device.times).SustainedRatioOf(pass.tokens);
+  if (!pass.prefill) return ratio;
+  double flops = 0;
+  for (double parameters : parameters_) flops += 2 * parameters * std::max(pass.prompt, pass.tokens);
+  const double seconds = flops / std::max(1e9, device.prefill_flops);
+  return 1 + (ratio - 1) * (1 - std::exp(-seconds / kPowerSeconds));
 }
 
 double CostModel::CpuSeconds(const HostSpec& host, int block, PassShape pass, LinkLoad link) const {

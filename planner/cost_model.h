@@ -21,9 +21,10 @@ inline constexpr double kGpuHalfLayerSeconds = 6e-6;
 // reach 700 to 790 and the probe says 700 to 750.
 inline constexpr double kGpuPrefillEfficiency = 0.78;
 
-// Each block that the CPU computes for a GPU stage: hidden states down and up, waking the threads.
-// Estimate, beside the bytes that cross the link.
-inline constexpr double kHostHopSeconds = 40e-6;
+// Each block that the CPU computes for a GPU stage: hidden states down and up, waking the threads,
+// beside the bytes that cross the link. From what the GPU was waited for between 24 such blocks of an 8B
+// model on the reference machine.
+inline constexpr double kHostHopSeconds = 70e-6;
 // Attention that reads its cache over the link: the share of the link's rate that kernels reach,
 // measured on the reference machine (47 of 54 GB/s), and half of that, for weights stream at the
 // same time.
@@ -36,7 +37,17 @@ inline constexpr double kHostEmbedSeconds = 10e-6;
 struct PassShape {
   int tokens = 1;
   bool prefill = false;
+  int depth = 0;   // of a prompt: tokens before these, on average over the passes that are meant
+  int prompt = 0;  // all tokens of it; 0: these
 };
+
+// A device under load reaches the speed that it can sustain after about so long: a resident 70B model on
+// the reference machine read 512 tokens (0.1 s) 16% slower than the probe's short products, 4096 31%,
+// an 8B model 512 (16 ms) 6%.
+inline constexpr double kPowerSeconds = 0.13;
+// What the engine takes between two passes: tokens handed out, the next batch made. Measured: an 8B
+// model's token took 0.08 to 0.11 ms more than its pieces.
+inline constexpr double kEnginePassSeconds = 80e-6;
 
 class CostModel {
  public:
@@ -45,6 +56,9 @@ class CostModel {
   // The block computed on `device` of `host`, its weights there. Seconds.
   double DeviceSeconds(const HostSpec& host, const DeviceSpec& device, int block,
                        PassShape pass) const;
+  // Of a pass beside its blocks, on the device that the head is on: what the device was timed with, else
+  // nothing. Seconds.
+  double PassSeconds(const DeviceSpec& device, PassShape pass) const;
   // The products of a block on the CPU beside a GPU that weights are copied to;
   // planner/host_rates.h. Seconds.
   double HostComputeSeconds(const HostSpec& host, int block, PassShape pass) const;
@@ -64,6 +78,11 @@ class CostModel {
   // Multiply-adds x 2 of the block's matrices for those rows; a single row counts as none: it is
   // bound by memory everywhere.
   double Flops(int block, PassShape pass) const;
+  // By the device's times, which were measured.
+  double TimedSeconds(const DeviceSpec& device, int block, PassShape pass) const;
+  // How much longer products take than in a short test: work goes on for as long as the prompt does, or
+  // a generation.
+  double PowerRatio(const DeviceSpec& device, PassShape pass) const;
   double CpuSeconds(const HostSpec& host, int block, PassShape pass, LinkLoad link) const;
 
   const PlacementProblem& problem_;

@@ -35,7 +35,8 @@ double Q4KBytesPerElement() {
 }
 
 bool MeasuredBesideCopies(const HostSpec& host) {
-  return std::all_of(host.cpu_rates.begin(), host.cpu_rates.end(),
+  return !host.cpu_rates.empty() &&
+         std::all_of(host.cpu_rates.begin(), host.cpu_rates.end(),
                      [](const CpuRate& rate) { return rate.beside_copies > Bandwidth(); });
 }
 
@@ -65,7 +66,9 @@ double FluidDiskBytes(const HostSpec& host, const HostRates& rates, double bytes
 HostRates RatesBeside(const HostSpec& host, const DeviceSpec& device) {
   Bandwidth dram = host.dram_bandwidth;
   if (!host.cpu_rates.empty()) dram = std::max(dram, host.cpu_rates.front().weights);
-  return ShareHostMemory(device.h2d_bandwidth, dram);
+  const Bandwidth beside =
+      MeasuredBesideCopies(host) ? host.cpu_rates.front().beside_copies : Bandwidth();
+  return ShareHostMemory(device.h2d_bandwidth, dram, beside);
 }
 
 double CpuFlops(const HostSpec& host) {

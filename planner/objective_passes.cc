@@ -4,6 +4,14 @@
 
 namespace millrace {
 
+std::vector<std::pair<PassShape, int>> PromptPasses(int tokens, int size) {
+  std::vector<std::pair<PassShape, int>> passes;
+  const int full = tokens / size, rest = tokens % size;
+  if (full > 0) passes.push_back({{size, true, (full - 1) * size / 2, tokens}, full});
+  if (rest > 0) passes.push_back({{rest, true, full * size, tokens}, 1});
+  return passes;
+}
+
 std::vector<WeightedPass> PassesOf(const PlacementProblem& problem) {
   const Objective& o = problem.objective;
   const int size = std::max(1, problem.max_pass_tokens);
@@ -12,14 +20,9 @@ std::vector<WeightedPass> PassesOf(const PlacementProblem& problem) {
     const int rows = std::clamp(o.batch, 1, size);
     passes.push_back({{rows, false}, static_cast<double>(o.decode_tokens) * o.batch / rows});
   }
-  const int full = o.prompt_tokens / size, rest = o.prompt_tokens % size;
-  const auto add = [&](int rows, int count) {
-    if (rows > 0 && count > 0) {
-      passes.push_back({{rows, true}, static_cast<double>(count) * o.batch});
-    }
-  };
-  add(size, full);
-  add(rest, 1);
+  for (const auto& [shape, count] : PromptPasses(o.prompt_tokens, size)) {
+    passes.push_back({shape, static_cast<double>(count) * o.batch});
+  }
   if (passes.empty()) passes.push_back({});
   return passes;
 }

@@ -2,6 +2,7 @@
 #ifndef MILLRACE_PLANNER_OBJECTIVE_PASSES_H_
 #define MILLRACE_PLANNER_OBJECTIVE_PASSES_H_
 
+#include <utility>
 #include <vector>
 
 #include "planner/cost_model.h"
@@ -13,6 +14,9 @@ struct WeightedPass {
   PassShape shape;
   double weight = 1;  // passes of that shape in one round
 };
+
+// A prompt of `tokens` in passes of up to `size`: at most two shapes, with how many passes of each.
+std::vector<std::pair<PassShape, int>> PromptPasses(int tokens, int size);
 
 // One round of problem.objective in passes of up to max_pass_tokens. Never empty.
 std::vector<WeightedPass> PassesOf(const PlacementProblem& problem);

@@ -170,11 +170,13 @@ class Simulation {
 
 }  // namespace
 
-HostRates ShareHostMemory(Bandwidth link, Bandwidth dram) {
+HostRates ShareHostMemory(Bandwidth link, Bandwidth dram, Bandwidth beside) {
   constexpr double kUnknown = 1e6;  // bytes per second
   HostRates rates;
   rates.cpu_alone = std::max(kUnknown, dram.bytes_per_second());
-  const double together = rates.cpu_alone * kDramTogether;
+  const double together = beside > Bandwidth()
+                              ? beside.bytes_per_second() + link.bytes_per_second()
+                              : rates.cpu_alone * kDramTogether;
   rates.copy_alone = std::min(std::max(kUnknown, link.bytes_per_second()), together);
   rates.copy_shared = rates.copy_alone;
   rates.cpu_shared = rates.cpu_alone;

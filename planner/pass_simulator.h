@@ -27,7 +27,8 @@ struct HostRates {
 };
 // `link`: host to device, alone; `dram`: read by the CPU, alone. A rate that was never measured
 // (zero) counts as 1 MB/s: such a plan is possible, and never preferred.
-HostRates ShareHostMemory(Bandwidth link, Bandwidth dram);
+// `beside`: read by the CPU while copies run, where that was measured; else kDramTogether says.
+HostRates ShareHostMemory(Bandwidth link, Bandwidth dram, Bandwidth beside = Bandwidth());
 
 struct PassStep {
   // On the GPU, or what a CPU step costs beside reading and computing: hops.

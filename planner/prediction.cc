@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "planner/objective_passes.h"
 #include "planner/stage_steps.h"
 #include "proto/status_macros.h"
 
@@ -113,10 +114,9 @@ double Predictor::PrefillSeconds(int tokens) const {
       seconds += StagePrefillSeconds(view, info.offload, tokens);
       continue;
     }
-    for (int b = view.first; b < view.end; ++b) {
-      seconds += cost_.DeviceSeconds(*info.host, *info.device, b, {size, true}) * (tokens / size);
-      if (tokens % size > 0) {
-        seconds += cost_.DeviceSeconds(*info.host, *info.device, b, {tokens % size, true});
+    for (const auto& [shape, passes] : PromptPasses(tokens, size)) {
+      for (int b = view.first; b < view.end; ++b) {
+        seconds += passes * cost_.DeviceSeconds(*info.host, *info.device, b, shape);
       }
     }
   }

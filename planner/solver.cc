@@ -45,6 +45,7 @@ std::vector<DeviceClass> ClassesOf(const PlacementProblem& problem,
                CpuFlops(host),
                static_cast<double>(host.budget.count()),
                alone && !distinct ? -1.0 : static_cast<double>(i)};
+    for (const ProductTime& time : d.times.products) key.push_back(time.seconds);
     for (const CpuRate& rate : host.cpu_rates) {
       key.push_back(rate.tokens);
       key.push_back(rate.weights.bytes_per_second());

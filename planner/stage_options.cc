@@ -88,7 +88,7 @@ bool StageTable::Alike(int a, int b) const {
     if (allowed[a] != allowed[b]) return false;
   }
   return x.kind == y.kind && x.budget == y.budget && x.overhead == y.overhead &&
-         x.memory_bandwidth == y.memory_bandwidth && x.h2d_bandwidth == y.h2d_bandwidth &&
+         x.memory_bandwidth == y.memory_bandwidth && x.times == y.times && x.h2d_bandwidth == y.h2d_bandwidth &&
          x.prefill_flops == y.prefill_flops && Room(a) == Room(b) && HostRoom(a) == HostRoom(b) &&
          host_a.disk_bandwidth == host_b.disk_bandwidth && SameCpu(host_a, host_b);
 }

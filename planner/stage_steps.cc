@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "planner/objective_passes.h"
 #include "proto/stream_layout.h"
 
 namespace millrace {
@@ -98,15 +99,11 @@ SteadyPass SteadyStagePass(const StageView& stage, const StageOffload& offload, 
 }
 
 double StagePrefillSeconds(const StageView& stage, const StageOffload& offload, int tokens) {
-  const int size = stage.problem.max_pass_tokens;
   double seconds = 0;
-  const auto add = [&](int rows, int passes) {
-    if (rows == 0 || passes == 0) return;
-    const std::vector<PassStep> steps = StageSteps(stage, offload, {rows, true});
+  for (const auto& [shape, passes] : PromptPasses(tokens, stage.problem.max_pass_tokens)) {
+    const std::vector<PassStep> steps = StageSteps(stage, offload, shape);
     seconds += SimulatePasses(steps, stage.rates(), offload.ring, passes).ends.back();
-  };
-  add(size, tokens / size);
-  add(tokens % size, 1);
+  }
   return seconds;
 }
 

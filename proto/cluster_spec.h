@@ -7,6 +7,7 @@
 
 #include "absl/time/time.h"
 #include "proto/bytes.h"
+#include "proto/device_times.h"
 #include "proto/ids.h"
 
 namespace millrace {
@@ -30,6 +31,7 @@ struct DeviceSpec {
   // dequantised ones. A plan over several workers leaves them that room all the same: one of them
   // counts activations for all.
   bool direct_products = false;
+  DeviceTimes times{};  // of a GPU
 };
 
 // A measured point: products of `tokens` rows of x with Q4_K weights on all threads read this many

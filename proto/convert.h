@@ -25,6 +25,10 @@ absl::StatusOr<DType> FromProto(v1::DType dtype);
 v1::ModelSpec ToProto(const ModelSpec& model);
 absl::StatusOr<ModelSpec> FromProto(const v1::ModelSpec& model);
 
+v1::DeviceTimes ToProto(const DeviceTimes& times);
+DeviceTimes DeviceTimesFromProto(FieldCheck& check, const std::string& field,
+                                 const v1::DeviceTimes& wire);
+
 v1::HostSpec ToProto(const HostSpec& host);
 absl::StatusOr<HostSpec> FromProto(const v1::HostSpec& host);
 

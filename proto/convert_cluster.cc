@@ -19,6 +19,7 @@ DeviceSpec DeviceFromProto(FieldCheck& check, const std::string& at, const v1::D
       Bandwidth::BytesPerSecond(check.NonNegative(at + ".h2d_bandwidth", wire.h2d_bandwidth()));
   device.prefill_flops = check.NonNegative(at + ".prefill_flops", wire.prefill_flops());
   device.direct_products = wire.direct_products();
+  if (wire.has_times()) device.times = DeviceTimesFromProto(check, at + ".times", wire.times());
   if (device.budget > device.memory_total) {
     check.Refuse(at + ".budget", FormatBytes(device.budget),
                  " is more than the device has: ", FormatBytes(device.memory_total));
@@ -127,6 +128,7 @@ v1::HostSpec ToProto(const HostSpec& host) {
     out.set_h2d_bandwidth(device.h2d_bandwidth.bytes_per_second());
     out.set_prefill_flops(device.prefill_flops);
     out.set_direct_products(device.direct_products);
+    if (device.times.measured()) *out.mutable_times() = ToProto(device.times);
   }
   return wire;
 }

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/convert.h"
+#include "proto/field_check.h"
 #include "proto/status_macros.h"
 
 namespace millrace {
@@ -44,6 +45,15 @@ absl::StatusOr<HostSpec> HostFromJson(absl::string_view json) {
   v1::HostSpec wire;
   MILLRACE_RETURN_IF_ERROR(ReadJson(json, "a host", wire));
   return FromProto(wire);
+}
+
+absl::StatusOr<DeviceTimes> DeviceTimesFromJson(absl::string_view json) {
+  v1::DeviceTimes wire;
+  MILLRACE_RETURN_IF_ERROR(ReadJson(json, "a device's times", wire));
+  FieldCheck check;
+  DeviceTimes times = DeviceTimesFromProto(check, "DeviceTimes", wire);
+  if (!check.ok()) return check.status();
+  return times;
 }
 
 }  // namespace millrace

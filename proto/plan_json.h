@@ -24,6 +24,9 @@ absl::StatusOr<PlacementPlan> PlanFromJson(absl::string_view json);
 // A host as `millrace probe -o` writes it. Errors as of PlanFromJson.
 absl::StatusOr<HostSpec> HostFromJson(absl::string_view json);
 
+// What a GPU takes for the pieces of a pass, as the probe keeps it. Errors as of PlanFromJson.
+absl::StatusOr<DeviceTimes> DeviceTimesFromJson(absl::string_view json);
+
 // Any message of ours, in the same form; for --json outputs.
 std::string MessageToJson(const google::protobuf::Message& message, bool indent = true);
 

@@ -1,5 +1,6 @@
 // millrace bench: tokens per second of prefill and decode, against the machine's ceilings.
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <memory>
 #include <optional>
@@ -58,10 +59,11 @@ absl::StatusOr<double> TimePrefill(const Runtime& runtime, const ModelSpec& mode
   return tokens / absl::ToDoubleSeconds(absl::Now() - start);
 }
 
-// `batch` sequences at once, each after `depth` tokens; counted from when all of them have a token
-// until the first is done.
+// `batch` sequences at once, each after `depth` tokens; counted, also by `use`, from when all of them have
+// a token until the first is done.
 absl::StatusOr<double> TimeDecode(const Runtime& runtime, const ModelSpec& model, int generate,
-                                  int depth, int batch) {
+                                  int depth, int batch, UseReport& use) {
+  std::atomic<int> started{0};
   std::vector<std::vector<absl::Time>> times(batch);
   std::vector<absl::Status> statuses(batch);
   std::vector<std::thread> threads;
@@ -74,8 +76,10 @@ absl::StatusOr<double> TimeDecode(const Runtime& runtime, const ModelSpec& model
       request.ignore_end_of_generation = true;
       statuses[b] = runtime
                         .generate(request,
-                                  [&times, b](const GenerateEvent&) {
+                                  [&, b](const GenerateEvent&) {
                                     times[b].push_back(absl::Now());
+                                    const bool first = times[b].size() == 1;
+                                    if (first && ++started == batch) use.Reset();
                                     return true;
                                   })
                         .status();
@@ -136,7 +140,7 @@ absl::StatusOr<std::vector<BenchRow>> Measure(const Runtime& runtime, const Mode
     row.batch = batch;
     MILLRACE_ASSIGN_OR_RETURN(row.rate, Repeat(flags.repeat, use, [&](int) {
                                 return TimeDecode(runtime, model, flags.generate, flags.depth,
-                                                  batch);
+                                                  batch, use);
                               }));
     row.use = use.Json();
     row.use_text = use.Text();

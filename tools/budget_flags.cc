@@ -105,6 +105,9 @@ void AddBudgetFlags(CLI::App* app, BudgetFlags& flags) {
                   "what the plan is to be fast at: decode, decode:8 (sequences together), "
                   "prefill:4096, mix:512+128 (prompt, tokens made), mix:512+128@8")
       ->capture_default_str();
+  app->add_option("--cache-dir", flags.cache_folder,
+                  "where `millrace probe` keeps what it measured of GPUs; '' for nowhere")
+      ->capture_default_str();
   app->add_option("--max-pass-tokens,--batch-tokens", flags.max_pass_tokens,
                   "largest pass; prompts are read in chunks of this [512; 64 to 4096 with GPUs]")
       ->check(CLI::Range(1, 1 << 20));
@@ -114,6 +117,7 @@ absl::StatusOr<Budget> ParseBudget(const BudgetFlags& flags) {
   Budget budget;
   budget.probe.worker = WorkerId("local");
   budget.probe.threads = flags.threads;
+  budget.probe.cache_folder = flags.cache_folder;
   if (!flags.host_memory.empty()) {
     MILLRACE_ASSIGN_OR_RETURN(budget.probe.host_memory,
                               ParseSize("--host-memory", flags.host_memory));

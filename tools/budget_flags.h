@@ -10,12 +10,14 @@
 #include "millrace/v1/plan.pb.h"
 #include "planner/placement_problem.h"
 #include "worker/probe.h"
+#include "worker/probe_cache.h"
 
 namespace millrace {
 
 struct BudgetFlags {
   std::string device_memory, host_memory, devices, kv_type = "f16", routes = "auto";
   std::string objective = "decode";
+  std::string cache_folder = DefaultCacheFolder();
   int context = 0;  // 0: the command's default
   int slots = 1;
   int threads = 0;  // 0: all usable cores

@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "kernels/thread_pool.h"
 #include "proto/status_macros.h"
+#include "worker/probe_cache.h"
 #include "worker/probe_cpu.h"
 #include "worker/process_memory.h"
 
@@ -49,9 +50,23 @@ Bytes GpuBudget(const std::vector<DeviceOption>& devices, int index) {
   return sum;
 }
 
+// What was measured before on such a GPU, or now. A cache that cannot be written is only a probe's
+// error.
+absl::Status AddTimes(const ProbeOptions& options, int index, GpuReport& report) {
+  if (!options.measure_times || options.gpus.measure_times == nullptr) {
+    report.times = ReadDeviceTimes(options.cache_folder, report.key);
+    return absl::OkStatus();
+  }
+  const Bytes free = report.free - report.overhead;
+  MILLRACE_ASSIGN_OR_RETURN(report.times,
+                            options.gpus.measure_times(index, Bytes(free.count() / 10 * 9)));
+  return WriteDeviceTimes(options.cache_folder, report.key, report.times);
+}
+
 // One report per hardware device among `devices`.
-absl::StatusOr<GpuReports> ProbeGpus(const GpuSource& source,
+absl::StatusOr<GpuReports> ProbeGpus(const ProbeOptions& options,
                                      const std::vector<DeviceOption>& devices) {
+  const GpuSource& source = options.gpus;
   GpuReports reports;
   for (const DeviceOption& device : devices) {
     if (device.kind != DeviceKind::kGpu || reports.contains(device.index)) continue;
@@ -64,6 +79,7 @@ absl::StatusOr<GpuReports> ProbeGpus(const GpuSource& source,
     if (source.measure_prefill_flops) {
       MILLRACE_ASSIGN_OR_RETURN(report->prefill_flops, source.measure_prefill_flops(device.index));
     }
+    MILLRACE_RETURN_IF_ERROR(AddTimes(options, device.index, *report));
     reports.emplace(device.index, *std::move(report));
   }
   return reports;
@@ -121,6 +137,7 @@ absl::StatusOr<DeviceSpec> GpuDevice(const DeviceOption& option,
   device.h2d_bandwidth = report.h2d_bandwidth;
   device.prefill_flops = report.prefill_flops;
   device.direct_products = report.direct_products;
+  device.times = report.times;
   if (device.budget <= device.overhead) {
     return absl::InvalidArgumentError(
         absl::StrCat(flag, ": ", FormatBytes(device.budget),
@@ -152,7 +169,7 @@ absl::StatusOr<HostSpec> ProbeHost(const ProbeOptions& options) {
       CheckBudget("--host-memory", host.budget, memory.total, "this machine (or its cgroup)"));
   std::vector<DeviceOption> devices = options.devices;
   if (devices.empty()) devices = AutoDevices(static_cast<int>(options.gpus.list().names.size()));
-  MILLRACE_ASSIGN_OR_RETURN(const GpuReports gpus, ProbeGpus(options.gpus, devices));
+  MILLRACE_ASSIGN_OR_RETURN(const GpuReports gpus, ProbeGpus(options, devices));
   CpuSpeeds cpu =
       MeasureCpu(host.threads, ProbeBuffer(host.budget), UploadToAll(options.gpus, gpus));
   host.dram_bandwidth = cpu.dram_bandwidth;

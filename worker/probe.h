@@ -1,5 +1,5 @@
 // ProbeHost: what this machine can hold and how fast it is, measured in about a second, and half of
-// that again per GPU.
+// that again per GPU; with measure_times up to 20 seconds more per GPU.
 #ifndef MILLRACE_WORKER_PROBE_H_
 #define MILLRACE_WORKER_PROBE_H_
 
@@ -20,6 +20,9 @@ struct ProbeOptions {
   std::optional<Bytes> host_memory;   // budget; nothing: what is available now
   std::vector<DeviceOption> devices;  // empty: AutoDevices
   GpuSource gpus = CudaGpus();
+  // Where what a GPU takes for the pieces of a pass is kept (worker/probe_cache.h); empty: nowhere.
+  std::string cache_folder;
+  bool measure_times = false;  // now, and kept there; else what is there is used
 };
 
 // The address is left empty. The first CPU device's overhead is what this process has taken when

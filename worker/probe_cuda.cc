@@ -4,7 +4,10 @@
 #include "kernels/cuda/device_probe.h"
 #include "kernels/cuda/upload_load.h"
 #include "kernels/wide_matmul_cuda.h"
+#include "worker/backend/cuda/cuda_backend.h"
+#include "worker/probe_times.h"
 #endif
+#include "absl/strings/str_cat.h"
 #include "proto/status_macros.h"
 
 namespace millrace {
@@ -49,6 +52,7 @@ GpuSource CudaGpus() {
         probe.context + (report.direct_products ? kCudaKernelReserve : kCudaLibraryReserve);
     report.memory_bandwidth = probe.read;
     report.h2d_bandwidth = probe.upload;
+    report.key = absl::StrCat(probe.name, " sm", probe.sm, " cuda", probe.driver);
     report.prefill_flops = EstimatedPrefillFlops(probe.sm, probe.multiprocessors, probe.clock_hz);
     return report;
   };
@@ -56,6 +60,9 @@ GpuSource CudaGpus() {
                      absl::Span<const std::byte> from) -> absl::StatusOr<std::shared_ptr<void>> {
     MILLRACE_ASSIGN_OR_RETURN(auto load, cuda::UploadLoad::Start(index, from));
     return std::shared_ptr<cuda::UploadLoad>(std::move(load));
+  };
+  source.measure_times = [](int index, Bytes room) {
+    return MeasureDeviceTimes({DeviceId(absl::StrCat("gpu", index)), room, MakeCudaBackend});
   };
   return source;
 }

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "proto/bytes.h"
+#include "proto/device_times.h"
 
 namespace millrace {
 
@@ -17,7 +18,8 @@ namespace millrace {
 // used, cuBLAS brings its own where it is used. Part of a GPU's overhead, so that the ledger is an
 // upper bound.
 inline constexpr Bytes kCudaLibraryReserve = 600_MiB;
-inline constexpr Bytes kCudaKernelReserve = 128_MiB;  // without cuBLAS
+// Without cuBLAS: of 128 MiB, 108 to 119 were left in all runs of docs/plan-accuracy.md.
+inline constexpr Bytes kCudaKernelReserve = 40_MiB;
 // Left to others when a GPU's budget is not given.
 inline constexpr Bytes kGpuHeadroom = 256_MiB;
 
@@ -35,6 +37,8 @@ struct GpuReport {
   Bandwidth h2d_bandwidth;
   double prefill_flops = 0;
   bool direct_products = false;  // as in DeviceSpec
+  std::string key;  // hardware and driver: what DeviceTimes are kept by; empty: never kept
+  DeviceTimes times;  // filled in by ProbeHost
 };
 
 // Where the probe learns about GPUs: the CUDA runtime, or a test.
@@ -50,6 +54,8 @@ struct GpuSource {
   // Sustained flops of large matrix products on that GPU, measured; replaces the report's estimate.
   // May be empty.
   std::function<absl::StatusOr<double>(int index)> measure_prefill_flops;
+  // The pieces of a pass, within `room` of that GPU's memory beside the context. May be empty.
+  std::function<absl::StatusOr<DeviceTimes>(int index, Bytes room)> measure_times;
 };
 
 // This machine's, through CUDA. Without CUDA in the build: an empty list with that reason, and

@@ -105,6 +105,7 @@ absl::StatusOr<DeviceProbe> ProbeHere(int index, Bytes budget) {
   cudaDeviceProp properties;
   MILLRACE_CUDA_RETURN_IF_ERROR(cudaGetDeviceProperties(&properties, index));
   probe.name = properties.name;
+  MILLRACE_CUDA_RETURN_IF_ERROR(cudaDriverGetVersion(&probe.driver));
   probe.sm = 10 * properties.major + properties.minor;
   probe.multiprocessors = properties.multiProcessorCount;
   MILLRACE_ASSIGN_OR_RETURN(const int khz, Attribute(index, cudaDevAttrClockRate));

@@ -14,6 +14,7 @@ struct DeviceProbe {
   std::string name;
   int sm = 0;  // compute capability, 90 for 9.0
   int multiprocessors = 0;
+  int driver = 0;       // the CUDA version that the driver brings, 13000 for 13.0
   double clock_hz = 0;  // the highest the multiprocessors run at
   Bytes total_memory;
   Bytes free_memory;  // after the probe: the context is there, the probe's buffers are not
