@@ -55,9 +55,10 @@ class Worker {
   explicit Worker(WorkerOptions options);
   ~Worker();
 
-  // NotFound, DataLoss, Unimplemented: from Model::Open, named.
-  absl::StatusOr<ModelDescription> Describe(const std::string& model,
-                                            const v1::PlanOptions& options);
+  // Of the request's spec where it has one, else of the model that it names. Activations are of this
+  // worker unless the request says of which machine. NotFound, DataLoss, Unimplemented: from
+  // Model::Open, named. InvalidArgument names the field.
+  absl::StatusOr<ModelDescription> Describe(const v1::DescribeModelRequest& request);
 
   // Drops what is loaded, then loads `stages` of the plan. FailedPrecondition: an epoch not newer
   // than the newest seen (both named), a stage of another worker, plan and model differ.
@@ -84,6 +85,7 @@ class Worker {
 
  private:
   absl::StatusOr<std::shared_ptr<const Model>> OpenModel(const std::string& reference);
+  absl::StatusOr<ModelSpec> SpecOf(const v1::DescribeModelRequest& request);
   absl::Status BeginChange(Epoch epoch);
   absl::Status DropLoaded();
   absl::StatusOr<std::shared_ptr<LoadedStages>> Build(const PlacementPlan& plan,

@@ -83,7 +83,7 @@ Worker* WorkerService::worker() {
 grpc::Status WorkerService::DescribeModel(grpc::ServerContext* context,
                                           const v1::DescribeModelRequest* request,
                                           v1::DescribeModelResponse* response) {
-  absl::StatusOr<ModelDescription> model = worker()->Describe(request->model(), request->options());
+  absl::StatusOr<ModelDescription> model = worker()->Describe(*request);
   if (!model.ok()) return ToGrpcStatus(model.status());
   *response->mutable_model() = ToProto(model->model);
   response->set_fingerprint(model->fingerprint);
