@@ -20,6 +20,7 @@ namespace {
 constexpr absl::Duration kConnectTimeout = absl::Seconds(4);
 constexpr absl::Duration kShortCall = absl::Seconds(10);
 constexpr absl::Duration kPlanCall = absl::Minutes(2);
+constexpr absl::Duration kExplainCall = absl::Minutes(10);  // plans anew for each thing more
 constexpr absl::Duration kLongCall = absl::Hours(1);
 }  // namespace
 
@@ -52,6 +53,44 @@ absl::StatusOr<v1::PlanResponse> PlannerClient::Plan(const v1::PlanRequest& requ
   v1::PlanResponse response;
   MILLRACE_RETURN_IF_ERROR(Explain(stub_->Plan(&context, request, &response)));
   return response;
+}
+
+absl::StatusOr<v1::PlanResponse> PlannerClient::ExplainPlan(const v1::PlanRequest& request) {
+  grpc::ClientContext context;
+  SetTimeout(context, kExplainCall);
+  v1::PlanResponse response;
+  MILLRACE_RETURN_IF_ERROR(Explain(stub_->ExplainPlan(&context, request, &response)));
+  return response;
+}
+
+absl::StatusOr<v1::WhatIfResponse> PlannerClient::WhatIf(const v1::WhatIfRequest& request) {
+  grpc::ClientContext context;
+  SetTimeout(context, kPlanCall);
+  v1::WhatIfResponse response;
+  MILLRACE_RETURN_IF_ERROR(Explain(stub_->WhatIf(&context, request, &response)));
+  return response;
+}
+
+absl::StatusOr<v1::DiffPlansResponse> PlannerClient::DiffPlans(
+    const v1::DiffPlansRequest& request) {
+  grpc::ClientContext context;
+  SetTimeout(context, kShortCall);
+  v1::DiffPlansResponse response;
+  MILLRACE_RETURN_IF_ERROR(Explain(stub_->DiffPlans(&context, request, &response)));
+  return response;
+}
+
+absl::Status PlannerClient::WatchPlan(
+    const v1::WatchPlanRequest& request,
+    const std::function<bool(const v1::WatchPlanEvent&)>& on_event) {
+  grpc::ClientContext context;
+  const auto reader = stub_->WatchPlan(&context, request);
+  v1::WatchPlanEvent event;
+  bool wanted = true;
+  while (wanted && reader->Read(&event)) wanted = on_event(event);
+  if (!wanted) context.TryCancel();
+  const grpc::Status status = reader->Finish();
+  return wanted ? Explain(status) : absl::OkStatus();
 }
 
 absl::StatusOr<v1::ClusterStatus> PlannerClient::Status() {
