@@ -24,10 +24,11 @@ std::shared_ptr<v1::WorkerService::Stub> StubFor(const std::string& address) {
   return v1::WorkerService::NewStub(MakeChannel(address));
 }
 
-// Equal requests ask for the same service: `force` aside, and a plan's epoch and addresses, which
+// Equal requests ask for the same service: `force` and `replan` aside, and a plan's epoch and addresses, which
 // are stamped anew at each load.
 std::string Key(v1::LoadRequest request) {
   request.clear_force();
+  request.clear_replan();
   if (request.has_plan()) {
     request.clear_model();
     request.clear_options();
@@ -35,6 +36,13 @@ std::string Key(v1::LoadRequest request) {
     for (v1::Stage& stage : *request.mutable_plan()->mutable_stages()) stage.clear_address();
   }
   return request.SerializeAsString();
+}
+
+// What may be used, device by device.
+std::vector<Bytes> BudgetsOf(const HostSpec& host) {
+  std::vector<Bytes> budgets = {host.budget};
+  for (const DeviceSpec& device : host.devices) budgets.push_back(device.budget);
+  return budgets;
 }
 
 }  // namespace
@@ -227,8 +235,56 @@ absl::Status ClusterController::LoadStages(const ServingPlan& serving, int max_q
   return absl::OkStatus();
 }
 
-// Plans, ends what runs, loads. The caller holds the change.
+// A worker that cannot be asked keeps its budgets: its own check comes again when it loads.
+bool ClusterController::RefreshBudgets() {
+  bool changed = false;
+  for (const Member& member : membership_.Live()) {
+    if (member.loaded.value != 0) UnloadWorker(member);
+    auto context = std::make_unique<grpc::ClientContext>();
+    SetTimeout(*context, kDescribeTimeout);
+    const auto call = calls_.Begin(std::move(context), RequestId(), {member.host.worker});
+    v1::BudgetsResponse response;
+    const absl::Status asked =
+        FromGrpcStatus(StubFor(member.host.address)
+                           ->Budgets(&call->context(), v1::BudgetsRequest(), &response));
+    const absl::StatusOr<HostSpec> host =
+        asked.ok() ? FromProto(response.host()) : absl::StatusOr<HostSpec>(asked);
+    if (host.ok() && host->worker == member.host.worker) {
+      changed |= BudgetsOf(*host) != BudgetsOf(member.host);
+      membership_.SetHost(*host);
+    } else {
+      spdlog::warn("reading the budgets of worker '{}' again: {}", member.host.worker.value(),
+                   std::string(host.status().message()));
+    }
+  }
+  return changed;
+}
+
+// As ReplaceOnce; where a worker's memory has changed and the request asks for it, once more with the
+// budgets of now.
 absl::StatusOr<ClusterController::LoadOutcome> ClusterController::Replace(
+    const v1::LoadRequest& request, const OnLoadEvent& on_event) {
+  absl::StatusOr<LoadOutcome> outcome = ReplaceOnce(request, on_event);
+  const bool no_room = absl::IsFailedPrecondition(outcome.status()) ||
+                       absl::IsResourceExhausted(outcome.status());
+  if (!request.replan() || !no_room) return outcome;
+  // A plan that was given may be for other budgets than these.
+  if (!RefreshBudgets() && !request.has_plan()) return outcome;
+  const std::string why(outcome.status().message());
+  spdlog::info("planning again: {}", why);
+  v1::LoadEvent event;
+  event.set_replanned(why);
+  on_event(event);
+  v1::LoadRequest again = request;
+  if (again.has_plan() && again.model().empty()) again.set_model(again.plan().model());
+  again.clear_plan();
+  outcome = ReplaceOnce(again, on_event);
+  if (!outcome.ok()) return Annotate(outcome.status(), absl::StrCat("planned again (", why, ")"));
+  return outcome;
+}
+
+// Plans, ends what runs, loads. The caller holds the change.
+absl::StatusOr<ClusterController::LoadOutcome> ClusterController::ReplaceOnce(
     const v1::LoadRequest& request, const OnLoadEvent& on_event) {
   const absl::Time start = absl::Now();
   LoadOutcome outcome;

@@ -92,6 +92,10 @@ class ClusterController {
   void SetServing(std::shared_ptr<const ServingPlan> serving);
   absl::StatusOr<SolveResult> PlanFor(const v1::LoadRequest& request);
   absl::StatusOr<std::shared_ptr<const ServingPlan>> Address(PlacementPlan plan);
+  absl::StatusOr<LoadOutcome> ReplaceOnce(const v1::LoadRequest& request,
+                                          const OnLoadEvent& on_event);
+  // Unloads the live workers and reads their budgets again. True where any has changed.
+  bool RefreshBudgets();
   absl::Status LoadStages(const ServingPlan& serving, int max_queue, const OnLoadEvent& on_event);
   absl::Status LoadWorker(const ServingPlan& serving, const WorkerId& worker, int max_queue,
                           const OnLoadEvent& on_event);

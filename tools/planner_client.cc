@@ -1,5 +1,6 @@
 #include "tools/planner_client.h"
 
+#include <cstdio>
 #include <map>
 #include <utility>
 
@@ -120,6 +121,9 @@ absl::StatusOr<PlannerClient::LoadResult> PlannerClient::Load(
         total += Bytes(bytes.second);
       }
       on_progress(done, total);
+    } else if (event.has_replanned()) {
+      stages.clear();
+      std::fprintf(stderr, "planning again: %s\n", event.replanned().c_str());
     } else {
       last = event;
     }
@@ -177,6 +181,7 @@ namespace {
 absl::StatusOr<v1::LoadRequest> MakeLoadRequest(const RuntimeRequest& request) {
   v1::LoadRequest load;
   load.set_model(request.model);
+  load.set_replan(request.replan);
   MILLRACE_ASSIGN_OR_RETURN(*load.mutable_options(), ToPlanOptions(request.budget));
   load.mutable_options()->set_expected_prompt_tokens(request.expected_prompt_tokens);
   if (!request.plan_path.empty()) {

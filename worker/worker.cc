@@ -167,6 +167,9 @@ absl::StatusOr<std::shared_ptr<LoadedStages>> Worker::Build(const PlacementPlan&
                                                             const std::vector<int>& stages,
                                                             int max_queue,
                                                             const Progress& progress) {
+  MILLRACE_RETURN_IF_ERROR(
+      ShortageError(FindShortages(plan, options_.host.worker, options_.memory),
+                    "or load with replan (--replan): the budgets are then read again"));
   MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<const Model> model, OpenModel(plan.model));
   auto loaded = std::make_shared<LoadedStages>();
   loaded->plan = plan;

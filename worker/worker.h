@@ -19,12 +19,14 @@
 #include "proto/placement_plan.h"
 #include "worker/engine.h"
 #include "worker/link/stage_server.h"
+#include "worker/live_memory.h"
 
 namespace millrace {
 
 struct WorkerOptions {
   std::string model_dir;  // where relative model references are looked for first; may be empty
   HostSpec host;          // name, address, threads and budgets, as registered
+  MemorySource memory = ThisMachine();  // read again before stages load
 };
 
 struct ModelDescription {
@@ -61,10 +63,13 @@ class Worker {
   absl::StatusOr<ModelDescription> Describe(const v1::DescribeModelRequest& request);
 
   // Drops what is loaded, then loads `stages` of the plan. FailedPrecondition: an epoch not newer
-  // than the newest seen (both named), a stage of another worker, plan and model differ.
-  // ResourceExhausted: memory. On failure nothing is loaded.
+  // than the newest seen (both named), a stage of another worker, plan and model differ, memory that
+  // was free for the plan no longer is (worker/live_memory.h). ResourceExhausted: memory. On failure nothing is loaded.
   absl::StatusOr<Bytes> Load(const PlacementPlan& plan, std::vector<int> stages, int max_queue,
                              const Progress& progress);
+
+  // options().host with no larger budgets than are free now; what is loaded here is not free.
+  HostSpec Budgets() const { return BudgetsNow(options_.host, options_.memory); }
 
   // 0 = whatever is loaded. NotFound: another epoch is loaded. Generations under way are cancelled.
   absl::Status Unload(Epoch epoch);

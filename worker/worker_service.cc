@@ -94,6 +94,13 @@ grpc::Status WorkerService::DescribeModel(grpc::ServerContext* context,
   return grpc::Status::OK;
 }
 
+grpc::Status WorkerService::Budgets(grpc::ServerContext* context,
+                                    const v1::BudgetsRequest* request,
+                                    v1::BudgetsResponse* response) {
+  *response->mutable_host() = ToProto(worker()->Budgets());
+  return grpc::Status::OK;
+}
+
 grpc::Status WorkerService::Load(grpc::ServerContext* context, const v1::LoadStagesRequest* request,
                                  grpc::ServerWriter<v1::LoadStagesEvent>* writer) {
   const absl::Status status = DoLoad(*request, writer);

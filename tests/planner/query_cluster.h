@@ -20,7 +20,7 @@
 namespace millrace {
 
 // Describes SmallLlama, or the spec it is sent, with made-up activations.
-class DescribingWorker final : public v1::WorkerService::Service {
+class DescribingWorker : public v1::WorkerService::Service {
  public:
   grpc::Status DescribeModel(grpc::ServerContext*, const v1::DescribeModelRequest* request,
                              v1::DescribeModelResponse* response) override {
