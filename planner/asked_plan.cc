@@ -66,9 +66,9 @@ absl::StatusOr<NeedsBySize> ReadActivations(const v1::PlanRequest& request) {
     const std::string at = absl::StrCat("PlanRequest.activations[", i, "]");
     const int tokens = check.Int32(at + ".max_pass_tokens", wire.max_pass_tokens(), 1, 1 << 20);
     PassActivations& read = needs[{tokens, wire.direct_products()}];
-    for (const auto& [field, from, to] :
-         {std::tuple(".cpu", &wire.cpu(), &read.cpu), {".gpu", &wire.gpu(), &read.gpu},
-          {".host_route", &wire.host_route(), &read.host_route}}) {
+    for (const auto& [field, from, to] : {std::tuple(".cpu", &wire.cpu(), &read.cpu),
+                                          {".gpu", &wire.gpu(), &read.gpu},
+                                          {".host_route", &wire.host_route(), &read.host_route}}) {
       absl::StatusOr<ActivationNeeds> value = FromProto(*from);
       if (!value.ok()) {
         check.Refuse(absl::StrCat(at, field), value.status().message());
@@ -100,9 +100,9 @@ absl::StatusOr<AskedPlan> FromRequestAlone(const v1::PlanRequest& request, Asked
   MILLRACE_RETURN_IF_ERROR(Apply(Resolved(request.options(), problem.model), problem));
   MILLRACE_ASSIGN_OR_RETURN(NeedsBySize needs, ReadActivations(request));
   MILLRACE_RETURN_IF_ERROR(CheckSizesAreThere(needs, asked.query.max_pass_tokens));
-  asked.query.activations_at =
-      [needs = std::move(needs)](const ClusterSpec& cluster,
-                                 int tokens) -> absl::StatusOr<PassActivations> {
+  asked.query.activations_at = [needs = std::move(needs)](
+                                   const ClusterSpec& cluster,
+                                   int tokens) -> absl::StatusOr<PassActivations> {
     return needs.at({tokens, AllGpusMultiplyDirectly(cluster)});
   };
   return asked;

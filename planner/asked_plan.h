@@ -20,9 +20,9 @@ struct AskedPlan {
 using DescribeModel =
     std::function<absl::StatusOr<v1::DescribeModelResponse>(const v1::DescribeModelRequest&)>;
 
-// `registered`: the live workers' hosts, `describe` one of them; it is called by the query too, once
-// per pass size. A request with `spec` and `cluster` both needs neither. InvalidArgument names the
-// field; Unavailable: a worker is needed and none is registered; else `describe`'s.
+// `registered`: the live workers' hosts, `describe` one of them; it is called by the query too,
+// once per pass size. A request with `spec` and `cluster` both needs neither. InvalidArgument names
+// the field; Unavailable: a worker is needed and none is registered; else `describe`'s.
 absl::StatusOr<AskedPlan> MakeAskedPlan(const v1::PlanRequest& request,
                                         const ClusterSpec& registered,
                                         const DescribeModel& describe);

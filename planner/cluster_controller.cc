@@ -24,8 +24,8 @@ std::shared_ptr<v1::WorkerService::Stub> StubFor(const std::string& address) {
   return v1::WorkerService::NewStub(MakeChannel(address));
 }
 
-// Equal requests ask for the same service: `force` and `replan` aside, and a plan's epoch and addresses, which
-// are stamped anew at each load.
+// Equal requests ask for the same service: `force` and `replan` aside, and a plan's epoch and
+// addresses, which are stamped anew at each load.
 std::string Key(v1::LoadRequest request) {
   request.clear_force();
   request.clear_replan();
@@ -60,10 +60,13 @@ class ClusterController::Change {
 };
 
 ClusterController::ClusterController(absl::Duration lease)
-    : membership_(lease, [this](const WorkerId& worker, const std::string& reason) {
-        spdlog::warn("worker '{}' is no longer a member: {}", worker.value(), reason);
-        calls_.Lose(worker, reason);
-      }, [this] { changes_.Bump(); }) {}
+    : membership_(
+          lease,
+          [this](const WorkerId& worker, const std::string& reason) {
+            spdlog::warn("worker '{}' is no longer a member: {}", worker.value(), reason);
+            calls_.Lose(worker, reason);
+          },
+          [this] { changes_.Bump(); }) {}
 
 absl::Status ClusterController::BeginChange(absl::Time deadline) {
   absl::MutexLock lock(&mu_);
@@ -82,13 +85,12 @@ void ClusterController::EndChange() {
 
 // Asks the live workers for the model in order; any that has it will do.
 absl::StatusOr<v1::DescribeModelResponse> ClusterController::Describe(
-    const std::vector<Member>& live, const v1::DescribeModelRequest& request,
-    absl::Time deadline) {
+    const std::vector<Member>& live, const v1::DescribeModelRequest& request, absl::Time deadline) {
   absl::Status status;
   for (const Member& member : live) {
     auto context = std::make_unique<grpc::ClientContext>();
-    SetTimeout(*context, std::clamp(deadline - absl::Now(), absl::ZeroDuration(),
-                                    kDescribeTimeout));
+    SetTimeout(*context,
+               std::clamp(deadline - absl::Now(), absl::ZeroDuration(), kDescribeTimeout));
     const auto call = calls_.Begin(std::move(context), RequestId(), {member.host.worker});
     v1::DescribeModelResponse described;
     const absl::Status asked = FromGrpcStatus(
@@ -107,11 +109,11 @@ absl::StatusOr<AskedPlan> ClusterController::Ask(const v1::PlanRequest& request,
   std::vector<Member> live = membership_.Live();
   ClusterSpec registered;
   for (const Member& member : live) registered.hosts.push_back(member.host);
-  return MakeAskedPlan(request, registered,
-                       [this, live = std::move(live),
-                        deadline](const v1::DescribeModelRequest& question) {
-                         return Describe(live, question, deadline);
-                       });
+  return MakeAskedPlan(
+      request, registered,
+      [this, live = std::move(live), deadline](const v1::DescribeModelRequest& question) {
+        return Describe(live, question, deadline);
+      });
 }
 
 absl::StatusOr<ClusterPlan> ClusterController::Plan(const std::string& model,
@@ -244,9 +246,8 @@ bool ClusterController::RefreshBudgets() {
     SetTimeout(*context, kDescribeTimeout);
     const auto call = calls_.Begin(std::move(context), RequestId(), {member.host.worker});
     v1::BudgetsResponse response;
-    const absl::Status asked =
-        FromGrpcStatus(StubFor(member.host.address)
-                           ->Budgets(&call->context(), v1::BudgetsRequest(), &response));
+    const absl::Status asked = FromGrpcStatus(
+        StubFor(member.host.address)->Budgets(&call->context(), v1::BudgetsRequest(), &response));
     const absl::StatusOr<HostSpec> host =
         asked.ok() ? FromProto(response.host()) : absl::StatusOr<HostSpec>(asked);
     if (host.ok() && host->worker == member.host.worker) {
@@ -260,13 +261,13 @@ bool ClusterController::RefreshBudgets() {
   return changed;
 }
 
-// As ReplaceOnce; where a worker's memory has changed and the request asks for it, once more with the
-// budgets of now.
+// As ReplaceOnce; where a worker's memory has changed and the request asks for it, once more with
+// the budgets of now.
 absl::StatusOr<ClusterController::LoadOutcome> ClusterController::Replace(
     const v1::LoadRequest& request, const OnLoadEvent& on_event) {
   absl::StatusOr<LoadOutcome> outcome = ReplaceOnce(request, on_event);
-  const bool no_room = absl::IsFailedPrecondition(outcome.status()) ||
-                       absl::IsResourceExhausted(outcome.status());
+  const bool no_room =
+      absl::IsFailedPrecondition(outcome.status()) || absl::IsResourceExhausted(outcome.status());
   if (!request.replan() || !no_room) return outcome;
   // A plan that was given may be for other budgets than these.
   if (!RefreshBudgets() && !request.has_plan()) return outcome;

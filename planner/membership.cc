@@ -16,8 +16,7 @@ absl::StatusOr<uint64_t> Membership::Join(const HostSpec& host, Epoch loaded, ab
   return session;
 }
 
-absl::StatusOr<uint64_t> Membership::AddMember(const HostSpec& host, Epoch loaded,
-                                               absl::Time now) {
+absl::StatusOr<uint64_t> Membership::AddMember(const HostSpec& host, Epoch loaded, absl::Time now) {
   if (host.worker.empty()) {
     return absl::InvalidArgumentError("RegisterWorker.host.worker: a worker needs a name");
   }

@@ -86,9 +86,9 @@ void AddChanges(const Membership& membership, const SeenWorkers& before, const S
 
 absl::StatusOr<AskedPlan> PlanQueries::Ask(const QueryCall& call, const v1::PlanRequest& request) {
   MILLRACE_ASSIGN_OR_RETURN(AskedPlan asked, controller_->Ask(request, call.deadline));
-  asked.query.activations_at =
-      [&call, needs = std::move(asked.query.activations_at)](
-          const ClusterSpec& cluster, int tokens) -> absl::StatusOr<PassActivations> {
+  asked.query.activations_at = [&call, needs = std::move(asked.query.activations_at)](
+                                   const ClusterSpec& cluster,
+                                   int tokens) -> absl::StatusOr<PassActivations> {
     MILLRACE_RETURN_IF_ERROR(StillWanted(call));
     return needs(cluster, tokens);
   };
@@ -140,7 +140,8 @@ absl::Status PlanQueries::Diff(const QueryCall& call, const v1::DiffPlansRequest
   return absl::OkStatus();
 }
 
-// Sets the event's answer. An error is the call's own: what the question meets is part of the answer.
+// Sets the event's answer. An error is the call's own: what the question meets is part of the
+// answer.
 absl::Status PlanQueries::Answer(const QueryCall& call, const v1::WatchPlanRequest& request,
                                  v1::WatchPlanEvent& event) {
   if (!request.has_question()) {
@@ -159,8 +160,7 @@ absl::Status PlanQueries::Answer(const QueryCall& call, const v1::WatchPlanReque
     return absl::OkStatus();
   }
   v1::PlanResponse response;
-  const QueryCall bounded = {std::min(call.deadline, absl::Now() + kWatchedAnswer),
-                             call.cancelled};
+  const QueryCall bounded = {std::min(call.deadline, absl::Now() + kWatchedAnswer), call.cancelled};
   const absl::Status status = Plan(bounded, request.question(), /*explain=*/false, &response);
   if (status.ok()) {
     *event.mutable_planned() = std::move(response);

@@ -13,8 +13,8 @@
 
 namespace millrace {
 
-// Who asks: nothing is searched for after `deadline` or once `cancelled` says so. A search under way
-// is not interrupted: both are looked at between searches.
+// Who asks: nothing is searched for after `deadline` or once `cancelled` says so. A search under
+// way is not interrupted: both are looked at between searches.
 struct QueryCall {
   absl::Time deadline;
   std::function<bool()> cancelled;
@@ -36,8 +36,8 @@ class PlanQueries {
   absl::Status Diff(const QueryCall& call, const v1::DiffPlansRequest& request,
                     v1::DiffPlansResponse* response);
 
-  // Until the call is cancelled (Cancelled) or `write` is false (OK: nobody reads). An event is made
-  // when the one before it was taken, of how things are by then.
+  // Until the call is cancelled (Cancelled) or `write` is false (OK: nobody reads). An event is
+  // made when the one before it was taken, of how things are by then.
   absl::Status Watch(const QueryCall& call, const v1::WatchPlanRequest& request,
                      const std::function<bool(const v1::WatchPlanEvent&)>& write);
 

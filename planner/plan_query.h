@@ -1,5 +1,5 @@
-// A question that can be asked of any cluster: the command line and PlannerService answer it with the
-// same code.
+// A question that can be asked of any cluster: the command line and PlannerService answer it with
+// the same code.
 #ifndef MILLRACE_PLANNER_PLAN_QUERY_H_
 #define MILLRACE_PLANNER_PLAN_QUERY_H_
 

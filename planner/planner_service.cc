@@ -90,8 +90,7 @@ grpc::Status PlannerService::ExplainPlan(grpc::ServerContext* context,
 
 grpc::Status PlannerService::WhatIf(grpc::ServerContext* context, const v1::WhatIfRequest* request,
                                     v1::WhatIfResponse* response) {
-  return ToGrpcStatus(
-      queries_.WhatIf(CallOf(context, Deadline(*context)), *request, response));
+  return ToGrpcStatus(queries_.WhatIf(CallOf(context, Deadline(*context)), *request, response));
 }
 
 grpc::Status PlannerService::DiffPlans(grpc::ServerContext* context,

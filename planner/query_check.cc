@@ -14,7 +14,7 @@ namespace millrace {
 namespace {
 
 constexpr int kMostWidth = 1 << 20;
-constexpr int64_t kMostVocabulary = 1 << 24;
+constexpr int64_t kMostVocabulary = 1 << 22;
 constexpr int kMostFiles = 100'000;
 
 bool OfNoLayer(TensorRole role) {
@@ -91,10 +91,9 @@ void CheckPresence(FieldCheck& check, const ModelSpec& model,
   require(TensorRole::kOutputNorm, -1);
   if (!model.tied_output) require(TensorRole::kOutput, -1);
   for (int layer = 0; layer < static_cast<int>(model.layers.size()) && check.ok(); ++layer) {
-    for (TensorRole role :
-         {TensorRole::kAttnNorm, TensorRole::kAttnQ, TensorRole::kAttnK, TensorRole::kAttnV,
-          TensorRole::kAttnOutput, TensorRole::kFfnNorm, TensorRole::kFfnGate, TensorRole::kFfnUp,
-          TensorRole::kFfnDown}) {
+    for (TensorRole role : {TensorRole::kAttnNorm, TensorRole::kAttnQ, TensorRole::kAttnK,
+                            TensorRole::kAttnV, TensorRole::kAttnOutput, TensorRole::kFfnNorm,
+                            TensorRole::kFfnGate, TensorRole::kFfnUp, TensorRole::kFfnDown}) {
       require(role, layer);
     }
   }

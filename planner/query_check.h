@@ -10,11 +10,12 @@
 namespace millrace {
 
 inline constexpr int kMostLayers = 1024;
-inline constexpr int kMostDevices = 64;               // in all
+inline constexpr int kMostDevices = 64;                // in all
 inline constexpr int64_t kMostCachedTokens = 1 << 28;  // context x slots
 
-// Every layer has its tensors once, with the shapes that the dimensions give them and the bytes that
-// shape and type give; products and sums stay far from overflow. InvalidArgument names the field.
+// Every layer has its tensors once, with the shapes that the dimensions give them and the bytes
+// that shape and type give; products and sums stay far from overflow. InvalidArgument names the
+// field.
 absl::Status CheckDescribedModel(const ModelSpec& model);
 
 // At least one host, every name once, at most kMostDevices devices, every speed at least one a

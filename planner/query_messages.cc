@@ -150,8 +150,8 @@ PlanDiff FromProto(const v1::DiffPlansResponse& wire) {
   diff.settings = ReadFields(wire.settings());
   diff.stages = ReadFields(wire.stages());
   for (const v1::BytesChange& c : wire.memory()) {
-    diff.memory.push_back({WorkerId(c.worker()), c.memory(), c.place(), c.what(),
-                           Bytes(c.before()), Bytes(c.after())});
+    diff.memory.push_back({WorkerId(c.worker()), c.memory(), c.place(), c.what(), Bytes(c.before()),
+                           Bytes(c.after())});
   }
   diff.moved = ReadBlocks(wire.moved());
   diff.routes = ReadBlocks(wire.routes());

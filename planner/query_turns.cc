@@ -16,9 +16,9 @@ absl::StatusOr<QueryTurns::Turn> QueryTurns::Take(absl::Time deadline) {
   const auto free = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) { return taken_ < at_once_; };
   if (!free()) {
     if (waiting_ >= may_wait_) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("the planner answers ", at_once_, " questions and ", waiting_,
-                       " more wait; ask again later"));
+      return absl::ResourceExhaustedError(absl::StrCat("the planner answers ", at_once_,
+                                                       " questions and ", waiting_,
+                                                       " more wait; ask again later"));
     }
     ++waiting_;
     const bool came = mu_.AwaitWithDeadline(absl::Condition(&free), deadline);

@@ -2,7 +2,6 @@
 
 #include <sys/stat.h>
 
-#include <limits>
 #include <optional>
 #include <utility>
 
@@ -47,9 +46,10 @@ absl::Status RefuseWhatTensorsWouldTell(const JsonFields& config, const ModelSpe
   }
   const std::string& name = classes->front().get_ref<const std::string&>();
   if (absl::EndsWith(name, "ForCausalLM")) return absl::OkStatus();
-  return config.Unimplemented(
-      "architectures", absl::StrCat("'", name, "' is not supported, only models that end in "
-                                               "ForCausalLM"));
+  return config.Unimplemented("architectures",
+                              absl::StrCat("'", name,
+                                           "' is not supported, only models that end in "
+                                           "ForCausalLM"));
 }
 
 SynthShape ShapeOf(const HfConfig& config, int vocab) {
@@ -83,9 +83,8 @@ absl::StatusOr<ModelSpec> SpecFromConfig(const std::string& path, absl::string_v
   const JsonFields fields(file, json);
   MILLRACE_ASSIGN_OR_RETURN(HfConfig config, ReadHfConfig(fields));
   MILLRACE_RETURN_IF_ERROR(RefuseWhatTensorsWouldTell(fields, config.spec));
-  MILLRACE_ASSIGN_OR_RETURN(
-      const int64_t vocab,
-      fields.RequiredInteger("vocab_size", 1, std::numeric_limits<int32_t>::max()));
+  MILLRACE_ASSIGN_OR_RETURN(const int64_t vocab,
+                            fields.RequiredInteger("vocab_size", 1, kMaxVocabulary));
   MILLRACE_ASSIGN_OR_RETURN(const ArchitectureTraits traits,
                             FindArchitecture(config.spec.architecture));
   config.spec.name = NameOf(file);

@@ -14,9 +14,9 @@ namespace millrace {
 bool MayHoldConfig(const std::string& path);
 
 // The spec of the GGUF file that the field's converter and quantiser would make of the checkpoint:
-// `path` is its config.json, or the folder with it; nothing else is read. Offsets and the file's size
-// are of the tensors alone. NotFound: no such file. DataLoss and Unimplemented name file and field.
-// InvalidArgument: no such quant; lists those there are.
+// `path` is its config.json, or the folder with it; nothing else is read. Offsets and the file's
+// size are of the tensors alone. NotFound: no such file. DataLoss and Unimplemented name file and
+// field. InvalidArgument: no such quant; lists those there are.
 absl::StatusOr<ModelSpec> SpecFromConfig(const std::string& path, absl::string_view quant);
 
 }  // namespace millrace

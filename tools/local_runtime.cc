@@ -122,9 +122,8 @@ struct Chosen {
 absl::StatusOr<Chosen> PlanHere(const Model& model, const RuntimeRequest& request,
                                 bool what_is_free) {
   Chosen chosen;
-  MILLRACE_ASSIGN_OR_RETURN(
-      const PlacementProblem problem,
-      ProblemHere(model.spec(), model.PathOf(0), request, what_is_free));
+  MILLRACE_ASSIGN_OR_RETURN(const PlacementProblem problem,
+                            ProblemHere(model.spec(), model.PathOf(0), request, what_is_free));
   MILLRACE_ASSIGN_OR_RETURN(chosen.result, Solve(problem));
   chosen.host = problem.cluster.hosts.front();
   return chosen;
@@ -139,9 +138,8 @@ absl::StatusOr<Chosen> ChoosePlan(const Model& model, const RuntimeRequest& requ
 
 // OK where what is free now holds the plan.
 absl::Status CheckStillFits(const PlacementPlan& plan, const RuntimeRequest& request) {
-  return ShortageError(
-      FindShortages(plan, plan.stages.front().worker, request.memory),
-      "or give --replan: the model is then planned again with what is there now");
+  return ShortageError(FindShortages(plan, plan.stages.front().worker, request.memory),
+                       "or give --replan: the model is then planned again with what is there now");
 }
 
 }  // namespace

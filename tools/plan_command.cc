@@ -38,8 +38,7 @@ absl::StatusOr<std::string> TextOf(const PlacementPlan& plan, const AskedProblem
 // `asked`: null for a plan that was read.
 absl::StatusOr<int> Show(const PlacementPlan& plan, const AskedProblem* asked,
                          const ShowFlags& flags) {
-  return ShowPlan(ToProto(plan), flags,
-                  [&] { return TextOf(plan, asked, flags.explain); });
+  return ShowPlan(ToProto(plan), flags, [&] { return TextOf(plan, asked, flags.explain); });
 }
 
 absl::StatusOr<int> Report(const PlanFlags& flags, const SolveResult& result,
@@ -69,17 +68,15 @@ void AddPlanShowCommand(CLI::App& plan, Command& chosen) {
   CLI::App* sub = plan.add_subcommand("show", "a plan file, without its model");
   sub->add_option("PLAN", *path, "a plan's JSON")->required();
   AddShowFlags(sub, *flags);
-  sub->callback([path, flags, &chosen] {
-    chosen = [path, flags] { return RunPlanShow(*path, *flags); };
-  });
+  sub->callback(
+      [path, flags, &chosen] { chosen = [path, flags] { return RunPlanShow(*path, *flags); }; });
 }
 
 absl::StatusOr<int> ReportWhatIf(const PlanFlags& flags, const MachineChange& change,
                                  const SolveResult& as_is, const AskedProblem& asked) {
   MILLRACE_ASSIGN_OR_RETURN(const PlanQuery query, QueryFor(asked.problem.model, asked.runtime));
-  MILLRACE_ASSIGN_OR_RETURN(
-      const ChangedAnswer answer,
-      SolveChanged(query, asked.problem.cluster, change, "--what-if"));
+  MILLRACE_ASSIGN_OR_RETURN(const ChangedAnswer answer,
+                            SolveChanged(query, asked.problem.cluster, change, "--what-if"));
   const SolveResult& changed = answer.result;
   PrintNotes(asked.model_note, asked.notes, flags.show.json);
   PrintAddedCards(change, flags.show.json);
@@ -134,7 +131,8 @@ void AddPlanCommand(CLI::App& app, Command& chosen) {
   CLI::App* sub = app.add_subcommand("plan", "where everything would go, and how fast it would be");
   AddQuestionFlags(sub, flags->question);
   RuntimeRequest& runtime = flags->question.runtime;
-  sub->add_option("--planner", runtime.planner, "ask the millrace-planner at host:port: about its workers, or about --hardware");
+  sub->add_option("--planner", runtime.planner,
+                  "ask the millrace-planner at host:port: about its workers, or about --hardware");
   AddBudgetFlags(sub, runtime.budget);
   sub->add_option("--expected-prompt", runtime.expected_prompt_tokens,
                   "prompt length for the predicted time to first token")

@@ -20,8 +20,8 @@ struct ShowFlags {
 
 void AddShowFlags(CLI::App* app, ShowFlags& flags);
 
-// That the model cannot be run (empty: it can), and where the figures of a machine come from that was
-// not measured; beside JSON on stderr.
+// That the model cannot be run (empty: it can), and where the figures of a machine come from that
+// was not measured; beside JSON on stderr.
 void PrintNotes(const std::string& model_note, const std::vector<std::string>& notes, bool json);
 void PrintAddedCards(const MachineChange& change, bool json);
 

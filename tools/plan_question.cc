@@ -127,9 +127,9 @@ absl::StatusOr<AskedProblem> MakeProblem(const PlanQuestion& q) {
   MILLRACE_ASSIGN_OR_RETURN(const AskedModel model, ReadModel(q));
   RuntimeRequest request = q.runtime;
   request.model = model.reference;
-  MILLRACE_ASSIGN_OR_RETURN(AskedProblem out,
-                            machine ? OnDescribed(model, *std::move(machine), request)
-                                    : OnThisMachine(model, q.workers, request));
+  MILLRACE_ASSIGN_OR_RETURN(AskedProblem out, machine
+                                                  ? OnDescribed(model, *std::move(machine), request)
+                                                  : OnThisMachine(model, q.workers, request));
   out.runtime = std::move(request);
   out.model_note = model.note;
   return out;

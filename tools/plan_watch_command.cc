@@ -27,7 +27,8 @@ void PrintEvent(const v1::WatchPlanEvent& event, bool json) {
   } else {
     std::printf("-- %lld: %s\n", static_cast<long long>(event.sequence()),
                 event.since().empty() ? "as it is" : absl::StrJoin(event.since(), "; ").c_str());
-    std::printf("   workers: %s%s\n", absl::StrJoin(event.workers(), ", ").c_str(),
+    std::printf("   workers: %s%s\n",
+                event.workers().empty() ? "none" : absl::StrJoin(event.workers(), ", ").c_str(),
                 event.loaded() ? "; this plan is loaded" : "");
     std::printf("%s\n", event.has_none() ? event.none().c_str() : event.planned().text().c_str());
   }
@@ -59,7 +60,8 @@ absl::StatusOr<int> RunPlanWatch(const WatchFlags& flags) {
 void AddPlanWatchCommand(CLI::App& plan, Command& chosen) {
   auto flags = std::make_shared<WatchFlags>();
   CLI::App* sub = plan.add_subcommand(
-      "watch", "a planner's plan for MODEL, or the one that is loaded, whenever its cluster changes");
+      "watch",
+      "a planner's plan for MODEL, or the one that is loaded, whenever its cluster changes");
   AddQuestionFlags(sub, flags->question);
   RuntimeRequest& runtime = flags->question.runtime;
   sub->add_option("--planner", runtime.planner, "host:port of a millrace-planner")->required();

@@ -13,7 +13,7 @@
 namespace millrace {
 namespace {
 
-constexpr int64_t kHostSlack = 32;  // one part in so many
+constexpr int64_t kHostSlack = 64;  // one part in so many
 
 // The hardware behind "gpu1" and "gpu1#1"; nothing for memory that is the host's.
 std::optional<int> GpuIndex(absl::string_view memory) {

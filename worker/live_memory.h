@@ -33,8 +33,8 @@ struct Shortage {
 };
 
 // Of the memories that `plan` uses on `worker`, those that no longer hold it. The ledger's overhead
-// (context, libraries, process image) is not counted: this process has it by now. Logical devices on
-// the same hardware count together, and CPU devices with the host. Of host memory a 32nd of what
+// (context, libraries, process image) is not counted: this process has it by now. Logical devices
+// on the same hardware count together, and CPU devices with the host. Of host memory a 64th of what
 // the plan takes may be missing: what the system calls available is an estimate.
 std::vector<Shortage> FindShortages(const PlacementPlan& plan, const WorkerId& worker,
                                     const MemorySource& source);

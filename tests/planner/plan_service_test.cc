@@ -1,5 +1,5 @@
-// Plan, ExplainPlan, WhatIf and DiffPlans of a planner in this process: the answers of the functions
-// that the command line calls, and refusals that name the field.
+// Plan, ExplainPlan, WhatIf and DiffPlans of a planner in this process: the answers of the
+// functions that the command line calls, and refusals that name the field.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -44,8 +44,7 @@ class PlanServiceTest : public ::testing::TestWithParam<Question> {
   PlanServiceTest() { SetTimeout(context_, kCall); }
 
   static PlacementProblem Local(const Question& q) {
-    auto problem =
-        ProblemOn(q.cluster, MadeUpQuery(q.model, q.context, q.max_pass_tokens));
+    auto problem = ProblemOn(q.cluster, MadeUpQuery(q.model, q.context, q.max_pass_tokens));
     EXPECT_TRUE(problem.ok()) << problem.status();
     return *problem;
   }
@@ -63,15 +62,14 @@ class PlanServiceTest : public ::testing::TestWithParam<Question> {
 TEST_P(PlanServiceTest, PlanAnswersAsSolveDoes) {
   const SolveResult local = *Solve(Local(GetParam()));
   v1::PlanResponse response;
-  const grpc::Status status =
-      cluster_.stub().Plan(&context_, Request(GetParam()), &response);
+  const grpc::Status status = cluster_.stub().Plan(&context_, Request(GetParam()), &response);
   ASSERT_TRUE(status.ok()) << status.error_message();
   EXPECT_EQ(response.has_plan(), local.plan.has_value());
   EXPECT_EQ(response.has_infeasible(), GetParam().name == "DoesNotFit");
-  EXPECT_EQ(Wire(response), Wire(MakePlanResponse(
-                                 local, GetParam().cluster,
-                                 local.plan ? RenderPlanTable(*local.plan)
-                                            : RenderInfeasible(*local.infeasible))));
+  EXPECT_EQ(Wire(response),
+            Wire(MakePlanResponse(
+                local, GetParam().cluster,
+                local.plan ? RenderPlanTable(*local.plan) : RenderInfeasible(*local.infeasible))));
 }
 
 TEST_P(PlanServiceTest, ExplainPlanAnswersAsExplainPlanDoes) {
@@ -79,8 +77,7 @@ TEST_P(PlanServiceTest, ExplainPlanAnswersAsExplainPlanDoes) {
   const Question& q = GetParam();
   const PlacementProblem problem = Local(q);
   const PlacementPlan plan = Planned(problem);
-  const auto text =
-      ExplainPlan(MadeUpQuery(q.model, q.context, q.max_pass_tokens), problem, plan);
+  const auto text = ExplainPlan(MadeUpQuery(q.model, q.context, q.max_pass_tokens), problem, plan);
   ASSERT_TRUE(text.ok()) << text.status();
   v1::PlanResponse response;
   const grpc::Status status = cluster_.stub().ExplainPlan(&context_, Request(q), &response);
@@ -134,8 +131,7 @@ class PlanServiceCallTest : public ::testing::Test {
 
 TEST_F(PlanServiceCallTest, DiffPlansAnswersAsComparePlansDoes) {
   const auto at = [](Bytes gpu) {
-    return Planned(
-        *ProblemOn(DescribedDesktop(gpu), MadeUpQuery(SmallLlama(), 2048, 256)));
+    return Planned(*ProblemOn(DescribedDesktop(gpu), MadeUpQuery(SmallLlama(), 2048, 256)));
   };
   const PlacementPlan before = at(3_GiB), after = at(4_GiB);
   v1::DiffPlansRequest request;
@@ -174,7 +170,8 @@ TEST_F(PlanServiceCallTest, MalformedQuestionsAreRefusedByField) {
          for (int i = 0; i < 1000; ++i) r.mutable_options()->add_pins();
        }},
       {"PlanOptions.pins.pattern", [](auto& r) { r.mutable_options()->add_pins(); }},
-      {"ModelSpec.tensors[3].size", [](auto& r) { r.mutable_spec()->mutable_tensors(3)->set_size(1); }},
+      {"ModelSpec.tensors[3].size",
+       [](auto& r) { r.mutable_spec()->mutable_tensors(3)->set_size(1); }},
       {"ModelSpec.tensors[2].role",
        [](auto& r) { r.mutable_spec()->mutable_tensors(2)->set_role(v1::TensorRole(77)); }},
       {"ModelSpec.rope.dims", [](auto& r) { r.mutable_spec()->mutable_rope()->set_dims(-4); }},

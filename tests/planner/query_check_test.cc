@@ -34,10 +34,16 @@ TEST(QueryCheckTest, EveryFieldOfAModelThatASearchReliesOnIsNamed) {
       {"ModelSpec.files", [](ModelSpec& m) { m.files.clear(); }},
       {"ModelSpec.name", [](ModelSpec& m) { m.name.assign(5000, 'x'); }},
       {"ModelSpec.layers[1].d_ff", [](ModelSpec& m) { m.layers[1].d_ff = 1 << 30; }},
-      {"ModelSpec.layers[0].heads", [](ModelSpec& m) { m.layers[0] = {65536, 1, 65536, 8}; }},
+      {"ModelSpec.layers[0].heads",
+       [](ModelSpec& m) {
+         m.layers[0] = {65536, 1, 65536, 8};
+       }},
       {"ModelSpec.tensors[1].layer", [](ModelSpec& m) { m.tensors[1].layer = -1; }},
       {"ModelSpec.tensors[0].layer", [](ModelSpec& m) { m.tensors[0].layer = 0; }},
-      {"ModelSpec.tensors[2].shape", [](ModelSpec& m) { m.tensors[2].shape = {8, 8}; }},
+      {"ModelSpec.tensors[2].shape",
+       [](ModelSpec& m) {
+         m.tensors[2].shape = {8, 8};
+       }},
       {"ModelSpec.tensors[2].size", [](ModelSpec& m) { m.tensors[2].size += Bytes(1); }},
       {"ModelSpec.tensors[2].dtype",
        [](ModelSpec& m) {
@@ -57,7 +63,8 @@ TEST(QueryCheckTest, EveryFieldOfAModelThatASearchReliesOnIsNamed) {
            return t.role == TensorRole::kAttnOutput && t.layer == 0;
          });
        }},
-      {"ModelSpec.tensors: none of role 1", [](ModelSpec& m) { m.tensors.erase(m.tensors.begin()); }},
+      {"ModelSpec.tensors: none of role 1",
+       [](ModelSpec& m) { m.tensors.erase(m.tensors.begin()); }},
   };
   for (const ModelCase& c : cases) {
     ModelSpec model = SmallLlama();
@@ -78,8 +85,7 @@ TEST(QueryCheckTest, EverySpeedOfAMachineThatASearchDividesByIsNamed) {
        [](ClusterSpec& c) { c.hosts[0].devices[0].memory_bandwidth = Bandwidth(); }},
       {"devices[0].h2d_bandwidth",
        [](ClusterSpec& c) { c.hosts[0].devices[0].h2d_bandwidth = Bandwidth(); }},
-      {"devices[0].prefill_flops",
-       [](ClusterSpec& c) { c.hosts[0].devices[0].prefill_flops = 0; }},
+      {"devices[0].prefill_flops", [](ClusterSpec& c) { c.hosts[0].devices[0].prefill_flops = 0; }},
       {"hosts[0].devices", [](ClusterSpec& c) { c.hosts[0].devices.resize(kMostDevices + 1); }},
       {"ClusterSpec.remote.bandwidth", [](ClusterSpec& c) { c.remote.bandwidth = Bandwidth(); }},
       {"ClusterSpec.local.latency_ms", [](ClusterSpec& c) { c.local.latency = absl::Hours(2); }},

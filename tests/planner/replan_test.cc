@@ -1,4 +1,5 @@
-// A cluster whose worker's memory went: the load is refused, or planned again with the budgets of now.
+// A cluster whose worker's memory went: the load is refused, or planned again with the budgets of
+// now.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

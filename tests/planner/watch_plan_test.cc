@@ -1,4 +1,5 @@
-// WatchPlan of a planner in this process: it sees workers come, change and go, and ends with the call.
+// WatchPlan of a planner in this process: it sees workers come, change and go, and ends with the
+// call.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -67,7 +68,8 @@ TEST(WatchPlanTest, SeesWorkersJoinAndLeaveAndEndsWithTheCall) {
   event = watcher.Next();
   ASSERT_TRUE(event.has_value());
   EXPECT_EQ(event->sequence(), 2);
-  EXPECT_THAT(event->since(), ElementsAre(HasSubstr("worker 'w0' joined: 28.0 GiB, gpu0 3.00 GiB")));
+  EXPECT_THAT(event->since(),
+              ElementsAre(HasSubstr("worker 'w0' joined: 28.0 GiB, gpu0 3.00 GiB")));
   EXPECT_THAT(event->workers(), ElementsAre("w0"));
   ASSERT_TRUE(event->planned().has_plan()) << event->DebugString();
   EXPECT_FALSE(event->loaded());

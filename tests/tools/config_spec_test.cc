@@ -1,5 +1,5 @@
-// Specs from a config.json alone: the same tensors as the shapes whose published configuration it is,
-// and errors that name file and field.
+// Specs from a config.json alone: the same tensors as the shapes whose published configuration it
+// is, and errors that name file and field.
 #include "tools/config_spec.h"
 
 #include <cctype>
@@ -133,9 +133,8 @@ absl::Status StatusOf(const std::string& text, const std::string& quant = "Q4_K_
 }
 
 TEST(ConfigSpecErrorTest, MissingFieldsAreNamedWithTheFile) {
-  for (const char* field :
-       {"model_type", "hidden_size", "num_hidden_layers", "num_attention_heads",
-        "intermediate_size", "vocab_size", "max_position_embeddings"}) {
+  for (const char* field : {"model_type", "hidden_size", "num_hidden_layers", "num_attention_heads",
+                            "intermediate_size", "vocab_size", "max_position_embeddings"}) {
     Json config = Llama8b();
     config.erase(field);
     const absl::Status status = StatusOf(config.dump());
@@ -146,9 +145,14 @@ TEST(ConfigSpecErrorTest, MissingFieldsAreNamedWithTheFile) {
 
 TEST(ConfigSpecErrorTest, FieldsOfTheWrongTypeOrRangeAreNamed) {
   const std::vector<std::pair<std::string, Json>> wrong = {
-      {"hidden_size", "4096"},    {"num_hidden_layers", 0},       {"num_hidden_layers", 1 << 20},
-      {"vocab_size", -1},         {"vocab_size", 1.5},            {"intermediate_size", nullptr},
-      {"architectures", "Llama"}, {"tie_word_embeddings", "yes"},
+      {"hidden_size", "4096"},
+      {"num_hidden_layers", 0},
+      {"num_hidden_layers", 1 << 20},
+      {"vocab_size", -1},
+      {"vocab_size", 1.5},
+      {"intermediate_size", nullptr},
+      {"architectures", "Llama"},
+      {"tie_word_embeddings", "yes"},
   };
   for (const auto& [field, value] : wrong) {
     Json config = Llama8b();

@@ -259,8 +259,8 @@ absl::Status PlaceTensors(int64_t data_start, int64_t alignment, int64_t file_si
     return PassesEnd(*past_end, past_end->offset.count() - data_start, file_size,
                      Missing(whole, file_size));
   }
-  file.whole_size = Bytes(past_end == nullptr ? file_size
-                                              : (whole + alignment - 1) / alignment * alignment);
+  file.whole_size =
+      Bytes(past_end == nullptr ? file_size : (whole + alignment - 1) / alignment * alignment);
   std::sort(order.begin(), order.end(),
             [](const RawTensor* a, const RawTensor* b) { return a->offset < b->offset; });
   for (size_t i = 1; i < order.size(); ++i) {

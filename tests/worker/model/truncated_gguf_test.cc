@@ -18,8 +18,8 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using SharedModel = absl::StatusOr<std::shared_ptr<const Model>>;
 
-// The bytes are copied to memory of exactly their size, for the address sanitizer; they live as long
-// as this.
+// The bytes are copied to memory of exactly their size, for the address sanitizer; they live as
+// long as this.
 class Opened {
  public:
   Opened(const std::string& bytes, GgufExtent extent)
@@ -30,8 +30,8 @@ class Opened {
  private:
   SharedModel Open(const std::string& bytes, GgufExtent extent) {
     std::memcpy(bytes_.get(), bytes.data(), bytes.size());
-    auto files = OpenGguf(
-        ReadMemory("cut.gguf", absl::MakeConstSpan(bytes_.get(), bytes.size())), extent);
+    auto files =
+        OpenGguf(ReadMemory("cut.gguf", absl::MakeConstSpan(bytes_.get(), bytes.size())), extent);
     if (!files.ok()) return files.status();
     return OpenGgufModel("cut.gguf", *std::move(files));
   }
@@ -115,6 +115,16 @@ TEST_F(TruncatedGgufTest, OffsetsThatNoFileHasAreDamageAndNotMissingData) {
     EXPECT_EQ(opened.model().status().code(), absl::StatusCode::kDataLoss) << shift;
     EXPECT_THAT(opened.model().status().message(), HasSubstr("'output_norm.weight'")) << shift;
   }
+}
+
+TEST_F(TruncatedGgufTest, VocabulariesThatNoModelHasAreRefusedBeforeTheyTakeMemory) {
+  RawGguf vast = TinyLlama();
+  vast.tensors.front().dims = {8, uint64_t{1} << 31};
+  for (RawEntry& t : vast.tensors) t.offset += uint64_t{1} << 37;
+  vast.tensors.front().offset = 0;
+  const Opened opened(vast.Bytes().substr(0, TableEnd(vast)), GgufExtent::kMetadata);
+  EXPECT_EQ(opened.model().status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(opened.model().status().message()), HasSubstr("vocabulary of at most"));
 }
 
 TEST_F(TruncatedGgufTest, TensorsThatOverlapAreRefusedWithoutTheirDataToo) {
