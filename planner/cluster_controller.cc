@@ -7,7 +7,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "planner/pass_size.h"
 #include "planner/plan_messages.h"
 #include "proto/convert.h"
 #include "proto/grpc_status.h"
@@ -25,10 +24,11 @@ std::shared_ptr<v1::WorkerService::Stub> StubFor(const std::string& address) {
   return v1::WorkerService::NewStub(MakeChannel(address));
 }
 
-// Equal requests ask for the same service: `force` aside, and a plan's epoch and addresses, which
-// are stamped anew at each load.
+// Equal requests ask for the same service: `force` and `replan` aside, and a plan's epoch and
+// addresses, which are stamped anew at each load.
 std::string Key(v1::LoadRequest request) {
   request.clear_force();
+  request.clear_replan();
   if (request.has_plan()) {
     request.clear_model();
     request.clear_options();
@@ -36,6 +36,13 @@ std::string Key(v1::LoadRequest request) {
     for (v1::Stage& stage : *request.mutable_plan()->mutable_stages()) stage.clear_address();
   }
   return request.SerializeAsString();
+}
+
+// What may be used, device by device.
+std::vector<Bytes> BudgetsOf(const HostSpec& host) {
+  std::vector<Bytes> budgets = {host.budget};
+  for (const DeviceSpec& device : host.devices) budgets.push_back(device.budget);
+  return budgets;
 }
 
 }  // namespace
@@ -53,10 +60,13 @@ class ClusterController::Change {
 };
 
 ClusterController::ClusterController(absl::Duration lease)
-    : membership_(lease, [this](const WorkerId& worker, const std::string& reason) {
-        spdlog::warn("worker '{}' is no longer a member: {}", worker.value(), reason);
-        calls_.Lose(worker, reason);
-      }) {}
+    : membership_(
+          lease,
+          [this](const WorkerId& worker, const std::string& reason) {
+            spdlog::warn("worker '{}' is no longer a member: {}", worker.value(), reason);
+            calls_.Lose(worker, reason);
+          },
+          [this] { changes_.Bump(); }) {}
 
 absl::Status ClusterController::BeginChange(absl::Time deadline) {
   absl::MutexLock lock(&mu_);
@@ -75,11 +85,12 @@ void ClusterController::EndChange() {
 
 // Asks the live workers for the model in order; any that has it will do.
 absl::StatusOr<v1::DescribeModelResponse> ClusterController::Describe(
-    const std::vector<Member>& live, const v1::DescribeModelRequest& request) {
+    const std::vector<Member>& live, const v1::DescribeModelRequest& request, absl::Time deadline) {
   absl::Status status;
   for (const Member& member : live) {
     auto context = std::make_unique<grpc::ClientContext>();
-    SetTimeout(*context, kDescribeTimeout);
+    SetTimeout(*context,
+               std::clamp(deadline - absl::Now(), absl::ZeroDuration(), kDescribeTimeout));
     const auto call = calls_.Begin(std::move(context), RequestId(), {member.host.worker});
     v1::DescribeModelResponse described;
     const absl::Status asked = FromGrpcStatus(
@@ -93,53 +104,42 @@ absl::StatusOr<v1::DescribeModelResponse> ClusterController::Describe(
   return status;
 }
 
-absl::StatusOr<PlacementProblem> ClusterController::ProblemOf(const std::vector<Member>& live,
-                                                              const std::string& model,
-                                                              const v1::PlanOptions& options) {
-  v1::DescribeModelRequest request;
-  request.set_model(model);
-  *request.mutable_options() = options;
-  MILLRACE_ASSIGN_OR_RETURN(const v1::DescribeModelResponse described, Describe(live, request));
-  PlacementProblem problem;
-  problem.model_reference = model;
-  MILLRACE_ASSIGN_OR_RETURN(problem.model, FromProto(described.model()));
-  MILLRACE_ASSIGN_OR_RETURN(problem.activations, FromProto(described.activations()));
-  problem.gpu_activations = problem.activations;
-  if (described.has_gpu_activations()) {
-    MILLRACE_ASSIGN_OR_RETURN(problem.gpu_activations, FromProto(described.gpu_activations()));
-  }
-  problem.host_route_activations = problem.activations;
-  if (described.has_host_route_activations()) {
-    MILLRACE_ASSIGN_OR_RETURN(problem.host_route_activations,
-                              FromProto(described.host_route_activations()));
-  }
-  MILLRACE_RETURN_IF_ERROR(ApplyOptions(described.options(), problem));
-  for (const Member& member : live) problem.cluster.hosts.push_back(member.host);
-  return problem;
+absl::StatusOr<AskedPlan> ClusterController::Ask(const v1::PlanRequest& request,
+                                                 absl::Time deadline) {
+  std::vector<Member> live = membership_.Live();
+  ClusterSpec registered;
+  for (const Member& member : live) registered.hosts.push_back(member.host);
+  return MakeAskedPlan(
+      request, registered,
+      [this, live = std::move(live), deadline](const v1::DescribeModelRequest& question) {
+        return Describe(live, question, deadline);
+      });
 }
 
 absl::StatusOr<ClusterPlan> ClusterController::Plan(const std::string& model,
                                                     const v1::PlanOptions& options) {
-  const std::vector<Member> live = membership_.Live();
-  if (live.empty()) {
-    return absl::UnavailableError(
-        "no worker is registered: start millrace-worker --planner with this planner's address");
-  }
-  const auto problem_at = [&](int tokens) {
-    v1::PlanOptions asked = options;
-    asked.set_max_pass_tokens(tokens);
-    return ProblemOf(live, model, asked);
-  };
-  ClusterSpec cluster;
-  for (const Member& member : live) cluster.hosts.push_back(member.host);
-  const int asked = options.max_pass_tokens();
-  MILLRACE_ASSIGN_OR_RETURN(PlacementProblem problem, asked > 0
-                                                          ? problem_at(asked)
-                                                          : AtBestPassSize(cluster, problem_at));
+  v1::PlanRequest request;
+  request.set_model(model);
+  *request.mutable_options() = options;
+  MILLRACE_ASSIGN_OR_RETURN(AskedPlan asked, Ask(request, absl::InfiniteFuture()));
+  MILLRACE_ASSIGN_OR_RETURN(const PlacementProblem problem, ProblemOn(asked.cluster, asked.query));
   ClusterPlan plan;
   MILLRACE_ASSIGN_OR_RETURN(plan.result, Solve(problem));
-  plan.cluster = std::move(problem.cluster);
+  plan.cluster = std::move(asked.cluster);
   return plan;
+}
+
+std::shared_ptr<const ServingPlan> ClusterController::Serving() const {
+  absl::MutexLock lock(&mu_);
+  return serving_;
+}
+
+void ClusterController::SetServing(std::shared_ptr<const ServingPlan> serving) {
+  {
+    absl::MutexLock lock(&mu_);
+    serving_ = std::move(serving);
+  }
+  changes_.Bump();
 }
 
 absl::StatusOr<SolveResult> ClusterController::PlanFor(const v1::LoadRequest& request) {
@@ -237,8 +237,55 @@ absl::Status ClusterController::LoadStages(const ServingPlan& serving, int max_q
   return absl::OkStatus();
 }
 
-// Plans, ends what runs, loads. The caller holds the change.
+// A worker that cannot be asked keeps its budgets: its own check comes again when it loads.
+bool ClusterController::RefreshBudgets() {
+  bool changed = false;
+  for (const Member& member : membership_.Live()) {
+    if (member.loaded.value != 0) UnloadWorker(member);
+    auto context = std::make_unique<grpc::ClientContext>();
+    SetTimeout(*context, kDescribeTimeout);
+    const auto call = calls_.Begin(std::move(context), RequestId(), {member.host.worker});
+    v1::BudgetsResponse response;
+    const absl::Status asked = FromGrpcStatus(
+        StubFor(member.host.address)->Budgets(&call->context(), v1::BudgetsRequest(), &response));
+    const absl::StatusOr<HostSpec> host =
+        asked.ok() ? FromProto(response.host()) : absl::StatusOr<HostSpec>(asked);
+    if (host.ok() && host->worker == member.host.worker) {
+      changed |= BudgetsOf(*host) != BudgetsOf(member.host);
+      membership_.SetHost(*host);
+    } else {
+      spdlog::warn("reading the budgets of worker '{}' again: {}", member.host.worker.value(),
+                   std::string(host.status().message()));
+    }
+  }
+  return changed;
+}
+
+// As ReplaceOnce; where a worker's memory has changed and the request asks for it, once more with
+// the budgets of now.
 absl::StatusOr<ClusterController::LoadOutcome> ClusterController::Replace(
+    const v1::LoadRequest& request, const OnLoadEvent& on_event) {
+  absl::StatusOr<LoadOutcome> outcome = ReplaceOnce(request, on_event);
+  const bool no_room =
+      absl::IsFailedPrecondition(outcome.status()) || absl::IsResourceExhausted(outcome.status());
+  if (!request.replan() || !no_room) return outcome;
+  // A plan that was given may be for other budgets than these.
+  if (!RefreshBudgets() && !request.has_plan()) return outcome;
+  const std::string why(outcome.status().message());
+  spdlog::info("planning again: {}", why);
+  v1::LoadEvent event;
+  event.set_replanned(why);
+  on_event(event);
+  v1::LoadRequest again = request;
+  if (again.has_plan() && again.model().empty()) again.set_model(again.plan().model());
+  again.clear_plan();
+  outcome = ReplaceOnce(again, on_event);
+  if (!outcome.ok()) return Annotate(outcome.status(), absl::StrCat("planned again (", why, ")"));
+  return outcome;
+}
+
+// Plans, ends what runs, loads. The caller holds the change.
+absl::StatusOr<ClusterController::LoadOutcome> ClusterController::ReplaceOnce(
     const v1::LoadRequest& request, const OnLoadEvent& on_event) {
   const absl::Time start = absl::Now();
   LoadOutcome outcome;
@@ -252,16 +299,12 @@ absl::StatusOr<ClusterController::LoadOutcome> ClusterController::Replace(
   v1::LoadEvent planned;
   *planned.mutable_planned() = ToProto(next->plan);
   on_event(planned);
-  {
-    absl::MutexLock lock(&mu_);
-    serving_ = nullptr;
-  }
+  SetServing(nullptr);
   calls_.EndAll(absl::UnavailableError(absl::StrCat("the plan was replaced by that of epoch ",
                                                     next->plan.epoch.value, "; ask again")),
                 /*generations_only=*/true, /*for_good=*/false);
   MILLRACE_RETURN_IF_ERROR(LoadStages(*next, request.max_queue(), on_event));
-  absl::MutexLock lock(&mu_);
-  serving_ = next;
+  SetServing(next);
   spdlog::info(
       "epoch {} serves '{}' over {} stage(s) on {} worker(s), loaded in {:.2f} s",
       next->plan.epoch.value, next->plan.model.empty() ? "the demo model" : next->plan.model,
@@ -305,8 +348,8 @@ absl::Status ClusterController::Unload(absl::Time deadline) {
   {
     absl::MutexLock lock(&mu_);
     wanted_ = std::nullopt;
-    serving_ = nullptr;
   }
+  SetServing(nullptr);
   calls_.EndAll(absl::UnavailableError("the model was unloaded"), /*generations_only=*/true,
                 /*for_good=*/false);
   for (const Member& member : membership_.Live()) UnloadWorker(member);

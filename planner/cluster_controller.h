@@ -15,6 +15,8 @@
 #include "millrace/v1/planner.grpc.pb.h"
 #include "millrace/v1/worker.grpc.pb.h"
 #include "planner/active_calls.h"
+#include "planner/asked_plan.h"
+#include "planner/change_counter.h"
 #include "planner/membership.h"
 #include "planner/solver.h"
 
@@ -49,6 +51,15 @@ class ClusterController {
 
   Membership& membership() { return membership_; }
   ActiveCalls& calls() { return calls_; }
+  // Of members, their budgets and what is loaded.
+  const ChangeCounter& changes() const { return changes_; }
+
+  // The question, with the live workers at hand. Workers are asked until `deadline`. Errors are those
+  // of MakeAskedPlan.
+  absl::StatusOr<AskedPlan> Ask(const v1::PlanRequest& request, absl::Time deadline);
+
+  // What is loaded; null where nothing is. Whether it is healthy is not looked at.
+  std::shared_ptr<const ServingPlan> Serving() const;
 
   // Unavailable: no worker. Else from the model (NotFound, DataLoss ...) or the solver.
   absl::StatusOr<ClusterPlan> Plan(const std::string& model, const v1::PlanOptions& options);
@@ -76,12 +87,15 @@ class ClusterController {
   void EndChange();
   absl::StatusOr<LoadOutcome> Replace(const v1::LoadRequest& request, const OnLoadEvent& on_event);
   absl::StatusOr<v1::DescribeModelResponse> Describe(const std::vector<Member>& live,
-                                                     const v1::DescribeModelRequest& request);
-  absl::StatusOr<PlacementProblem> ProblemOf(const std::vector<Member>& live,
-                                             const std::string& model,
-                                             const v1::PlanOptions& options);
+                                                     const v1::DescribeModelRequest& request,
+                                                     absl::Time deadline);
+  void SetServing(std::shared_ptr<const ServingPlan> serving);
   absl::StatusOr<SolveResult> PlanFor(const v1::LoadRequest& request);
   absl::StatusOr<std::shared_ptr<const ServingPlan>> Address(PlacementPlan plan);
+  absl::StatusOr<LoadOutcome> ReplaceOnce(const v1::LoadRequest& request,
+                                          const OnLoadEvent& on_event);
+  // Unloads the live workers and reads their budgets again. True where any has changed.
+  bool RefreshBudgets();
   absl::Status LoadStages(const ServingPlan& serving, int max_queue, const OnLoadEvent& on_event);
   absl::Status LoadWorker(const ServingPlan& serving, const WorkerId& worker, int max_queue,
                           const OnLoadEvent& on_event);
@@ -89,6 +103,7 @@ class ClusterController {
   std::string WhyUnhealthy(const ServingPlan& serving) const;
 
   ActiveCalls calls_;
+  ChangeCounter changes_;
   Membership membership_;
   mutable absl::Mutex mu_;
   bool changing_ ABSL_GUARDED_BY(mu_) = false;

@@ -3,13 +3,20 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "proto/status_macros.h"
 
 namespace millrace {
 
-Membership::Membership(absl::Duration lease, OnLost on_lost)
-    : lease_(lease), on_lost_(std::move(on_lost)) {}
+Membership::Membership(absl::Duration lease, OnLost on_lost, std::function<void()> on_change)
+    : lease_(lease), on_lost_(std::move(on_lost)), on_change_(std::move(on_change)) {}
 
 absl::StatusOr<uint64_t> Membership::Join(const HostSpec& host, Epoch loaded, absl::Time now) {
+  MILLRACE_ASSIGN_OR_RETURN(const uint64_t session, AddMember(host, loaded, now));
+  Changed();
+  return session;
+}
+
+absl::StatusOr<uint64_t> Membership::AddMember(const HostSpec& host, Epoch loaded, absl::Time now) {
   if (host.worker.empty()) {
     return absl::InvalidArgumentError("RegisterWorker.host.worker: a worker needs a name");
   }
@@ -64,6 +71,19 @@ void Membership::End(const WorkerId& worker, uint64_t session, std::optional<std
     }
   }
   on_lost_(worker, reason.value_or("it left the cluster"));
+  Changed();
+}
+
+void Membership::SetHost(const HostSpec& host) {
+  {
+    absl::MutexLock lock(&mu_);
+    const auto it = members_.find(host.worker);
+    if (it == members_.end() || !it->second.live) return;
+    const std::string address = it->second.host.address;
+    it->second.host = host;
+    it->second.host.address = address;
+  }
+  Changed();
 }
 
 void Membership::ExpireLeases(absl::Time now) {

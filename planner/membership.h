@@ -42,7 +42,9 @@ class Membership {
   static constexpr int kMaxMembers = 1024;
   using OnLost = std::function<void(const WorkerId&, const std::string& reason)>;
 
-  Membership(absl::Duration lease, OnLost on_lost);
+  // `on_change`, likewise without the lock: a member came or went, or its budgets changed; may be
+  // empty.
+  Membership(absl::Duration lease, OnLost on_lost, std::function<void()> on_change = nullptr);
 
   // The session's number. InvalidArgument names the field; AlreadyExists: rule 1.
   absl::StatusOr<uint64_t> Join(const HostSpec& host, Epoch loaded, absl::Time now);
@@ -57,6 +59,9 @@ class Membership {
   // Loses every live member whose last heartbeat is older than the lease.
   void ExpireLeases(absl::Time now);
 
+  // The worker read its free memory again. A no-op for one that is not live.
+  void SetHost(const HostSpec& host);
+
   // After a Load or Unload that the worker confirmed.
   void SetLoaded(const WorkerId& worker, Epoch epoch);
 
@@ -66,8 +71,14 @@ class Membership {
   std::vector<Member> Live() const;  // by name
 
  private:
+  absl::StatusOr<uint64_t> AddMember(const HostSpec& host, Epoch loaded, absl::Time now);
+  void Changed() const {
+    if (on_change_) on_change_();
+  }
+
   const absl::Duration lease_;
   const OnLost on_lost_;
+  const std::function<void()> on_change_;
   mutable absl::Mutex mu_;
   std::map<WorkerId, Member> members_ ABSL_GUARDED_BY(mu_);
   uint64_t next_session_ ABSL_GUARDED_BY(mu_) = 1;

@@ -67,16 +67,47 @@ absl::Time PlannerService::Deadline(const grpc::ServerContext& context) const {
   return absl::Now() + TimeLeft(context, options_.longest_call);
 }
 
+QueryCall PlannerService::CallOf(grpc::ServerContext* context, absl::Time deadline) {
+  return {deadline, [this, context] {
+            if (context->IsCancelled()) return true;
+            absl::MutexLock lock(&mu_);
+            return stopping_;
+          }};
+}
+
 grpc::Status PlannerService::Plan(grpc::ServerContext* context, const v1::PlanRequest* request,
                                   v1::PlanResponse* response) {
-  absl::StatusOr<ClusterPlan> plan = controller_.Plan(request->model(), request->options());
-  if (!plan.ok()) return ToGrpcStatus(plan.status());
-  *response->mutable_cluster() = ToProto(plan->cluster);
-  if (plan->result.plan.has_value()) *response->mutable_plan() = ToProto(*plan->result.plan);
-  if (plan->result.infeasible.has_value()) {
-    *response->mutable_infeasible() = ToProto(*plan->result.infeasible);
-  }
-  return grpc::Status::OK;
+  return ToGrpcStatus(queries_.Plan(CallOf(context, Deadline(*context)), *request,
+                                    /*explain=*/false, response));
+}
+
+grpc::Status PlannerService::ExplainPlan(grpc::ServerContext* context,
+                                         const v1::PlanRequest* request,
+                                         v1::PlanResponse* response) {
+  return ToGrpcStatus(queries_.Plan(CallOf(context, Deadline(*context)), *request,
+                                    /*explain=*/true, response));
+}
+
+grpc::Status PlannerService::WhatIf(grpc::ServerContext* context, const v1::WhatIfRequest* request,
+                                    v1::WhatIfResponse* response) {
+  return ToGrpcStatus(queries_.WhatIf(CallOf(context, Deadline(*context)), *request, response));
+}
+
+grpc::Status PlannerService::DiffPlans(grpc::ServerContext* context,
+                                       const v1::DiffPlansRequest* request,
+                                       v1::DiffPlansResponse* response) {
+  return ToGrpcStatus(queries_.Diff(CallOf(context, Deadline(*context)), *request, response));
+}
+
+grpc::Status PlannerService::WatchPlan(grpc::ServerContext* context,
+                                       const v1::WatchPlanRequest* request,
+                                       grpc::ServerWriter<v1::WatchPlanEvent>* writer) {
+  // Without a deadline it lives as long as the client, which keepalive watches.
+  const QueryCall call = CallOf(context, absl::FromChrono(context->deadline()));
+  const absl::Status status = queries_.Watch(
+      call, *request, [writer](const v1::WatchPlanEvent& event) { return writer->Write(event); });
+  absl::MutexLock lock(&mu_);
+  return ToGrpcStatus(stopping_ ? Stopping() : status);
 }
 
 grpc::Status PlannerService::Load(grpc::ServerContext* context, const v1::LoadRequest* request,

@@ -10,6 +10,7 @@
 #include "absl/synchronization/mutex.h"
 #include "millrace/v1/planner.grpc.pb.h"
 #include "planner/cluster_controller.h"
+#include "planner/plan_queries.h"
 
 namespace millrace {
 
@@ -32,6 +33,14 @@ class PlannerService final : public v1::PlannerService::Service {
 
   grpc::Status Plan(grpc::ServerContext* context, const v1::PlanRequest* request,
                     v1::PlanResponse* response) override;
+  grpc::Status ExplainPlan(grpc::ServerContext* context, const v1::PlanRequest* request,
+                           v1::PlanResponse* response) override;
+  grpc::Status WhatIf(grpc::ServerContext* context, const v1::WhatIfRequest* request,
+                      v1::WhatIfResponse* response) override;
+  grpc::Status DiffPlans(grpc::ServerContext* context, const v1::DiffPlansRequest* request,
+                         v1::DiffPlansResponse* response) override;
+  grpc::Status WatchPlan(grpc::ServerContext* context, const v1::WatchPlanRequest* request,
+                         grpc::ServerWriter<v1::WatchPlanEvent>* writer) override;
   grpc::Status Load(grpc::ServerContext* context, const v1::LoadRequest* request,
                     grpc::ServerWriter<v1::LoadEvent>* writer) override;
   grpc::Status Unload(grpc::ServerContext* context, const v1::UnloadRequest* request,
@@ -61,6 +70,7 @@ class PlannerService final : public v1::PlannerService::Service {
   absl::Status DoSession(grpc::ServerContext* context, SessionStream* stream);
   absl::Status ServeSession(SessionStream* stream, const WorkerId& worker, uint64_t session);
   absl::Time Deadline(const grpc::ServerContext& context) const;
+  QueryCall CallOf(grpc::ServerContext* context, absl::Time deadline);
   // A call on the leading worker that ends with the client's call, or when a worker is lost.
   std::unique_ptr<ActiveCall> CallLeader(const grpc::ServerContext& context,
                                          const ServingPlan& serving, const RequestId& request);
@@ -68,6 +78,7 @@ class PlannerService final : public v1::PlannerService::Service {
 
   const PlannerOptions options_;
   ClusterController controller_;
+  PlanQueries queries_{&controller_};
   absl::Mutex mu_;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::set<grpc::ServerContext*> sessions_ ABSL_GUARDED_BY(mu_);

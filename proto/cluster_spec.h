@@ -28,8 +28,8 @@ struct DeviceSpec {
   Bandwidth h2d_bandwidth;     // host to device; unused for a CPU
   double prefill_flops = 0;    // sustained multiply-adds x 2 per second in large matrix products
   // A GPU that multiplies large passes with quantised weights as they are: it needs no room for
-  // dequantised ones. A plan over several workers leaves them that room all the same: one of them
-  // counts activations for all.
+  // dequantised ones. Plans leave them that room all the same unless all GPUs do: activations are
+  // counted once for all.
   bool direct_products = false;
   DeviceTimes times{};  // of a GPU
 };

@@ -8,6 +8,7 @@
 #include "proto/status_macros.h"
 #include "tools/cli_io.h"
 #include "tools/commands.h"
+#include "tools/model_words.h"
 #include "worker/model/model.h"
 
 namespace millrace {
@@ -70,6 +71,7 @@ nlohmann::ordered_json ToJson(const Model& model) {
                        {"bos", vocabulary.bos},
                        {"eos", vocabulary.eos},
                        {"add_bos", vocabulary.add_bos}};
+  if (model.missing() > Bytes(0)) out["missing_bytes"] = model.missing().count();
   out["files"] = nlohmann::ordered_json::array();
   for (const ModelFileSpec& file : spec.files) {
     out["files"].push_back({{"name", file.name}, {"bytes", file.size.count()}});
@@ -108,6 +110,7 @@ void PrintForPeople(const Model& model, bool tensors) {
   for (const ModelFileSpec& file : spec.files) {
     std::printf("  file         %s, %s\n", file.name.c_str(), FormatBytes(file.size).c_str());
   }
+  if (model.missing() > Bytes(0)) std::printf("  %s\n", OnlyMetadata(model).c_str());
   if (!tensors) return;
   for (const TensorSpec& tensor : spec.tensors) {
     std::printf("%-32s %-6s [%s] %s\n", tensor.name.c_str(), TypeName(tensor.dtype).c_str(),
@@ -116,7 +119,8 @@ void PrintForPeople(const Model& model, bool tensors) {
 }
 
 absl::StatusOr<int> RunInspect(const InspectFlags& flags) {
-  MILLRACE_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model, Model::Open(flags.model));
+  MILLRACE_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
+                            Model::OpenMetadata(flags.model));
   if (flags.json) {
     PrintJson(ToJson(*model));
   } else {

@@ -1,6 +1,9 @@
 #include "tools/local_runtime.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "proto/status_macros.h"
@@ -64,13 +67,13 @@ absl::Status Differs(const std::string& path, absl::string_view field, absl::str
                                                     "; make a new plan with `millrace plan -o`"));
 }
 
-}  // namespace
-
-absl::StatusOr<PlacementProblem> LocalProblem(const ModelSpec& model, const std::string& path,
-                                              const RuntimeRequest& request) {
+// LocalProblem; of the budgets no more than what is free now, if so asked.
+absl::StatusOr<PlacementProblem> ProblemHere(const ModelSpec& model, const std::string& path,
+                                             const RuntimeRequest& request, bool what_is_free) {
   MILLRACE_ASSIGN_OR_RETURN(const Budget budget, ParseBudget(request.budget));
   ClusterSpec cluster;
   MILLRACE_ASSIGN_OR_RETURN(cluster.hosts.emplace_back(), ProbeHost(budget.probe));
+  if (what_is_free) cluster.hosts.front() = BudgetsNow(cluster.hosts.front(), request.memory);
   MILLRACE_ASSIGN_OR_RETURN(PlacementProblem sized, ProblemOn(cluster, model, request));
   if (path.empty() || !HasGpu(cluster)) return sized;
   // Weights stay on disk only where there is no other way: only then is the disk measured.
@@ -78,6 +81,13 @@ absl::StatusOr<PlacementProblem> LocalProblem(const ModelSpec& model, const std:
   if (!solved.infeasible.has_value()) return sized;
   MILLRACE_ASSIGN_OR_RETURN(cluster.hosts.front().disk_bandwidth, ProbeDisk(path));
   return ProblemOn(cluster, model, request);
+}
+
+}  // namespace
+
+absl::StatusOr<PlacementProblem> LocalProblem(const ModelSpec& model, const std::string& path,
+                                              const RuntimeRequest& request) {
+  return ProblemHere(model, path, request, /*what_is_free=*/false);
 }
 
 absl::StatusOr<PlacementPlan> ReadPlanFor(const Model& model, const RuntimeRequest& request) {
@@ -101,28 +111,61 @@ absl::StatusOr<PlacementPlan> ReadPlanFor(const Model& model, const RuntimeReque
   return plan;
 }
 
+namespace {
+
+// A plan, and the host that it was made for where it was made here.
+struct Chosen {
+  SolveResult result;
+  std::optional<HostSpec> host;
+};
+
+absl::StatusOr<Chosen> PlanHere(const Model& model, const RuntimeRequest& request,
+                                bool what_is_free) {
+  Chosen chosen;
+  MILLRACE_ASSIGN_OR_RETURN(const PlacementProblem problem,
+                            ProblemHere(model.spec(), model.PathOf(0), request, what_is_free));
+  MILLRACE_ASSIGN_OR_RETURN(chosen.result, Solve(problem));
+  chosen.host = problem.cluster.hosts.front();
+  return chosen;
+}
+
+absl::StatusOr<Chosen> ChoosePlan(const Model& model, const RuntimeRequest& request) {
+  if (request.plan_path.empty()) return PlanHere(model, request, /*what_is_free=*/false);
+  Chosen chosen;
+  MILLRACE_ASSIGN_OR_RETURN(chosen.result.plan, ReadPlanFor(model, request));
+  return chosen;
+}
+
+// OK where what is free now holds the plan.
+absl::Status CheckStillFits(const PlacementPlan& plan, const RuntimeRequest& request) {
+  return ShortageError(FindShortages(plan, plan.stages.front().worker, request.memory),
+                       "or give --replan: the model is then planned again with what is there now");
+}
+
+}  // namespace
+
 absl::StatusOr<RuntimeOrInfeasible> OpenLocalRuntime(const RuntimeRequest& request) {
   MILLRACE_RETURN_IF_ERROR(ParseBudget(request.budget));  // bad flags before slow work
   MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<const Model> model, Model::Open(request.model));
-  RuntimeOrInfeasible out;
-  PlacementPlan plan;
-  std::optional<HostSpec> host;
-  if (!request.plan_path.empty()) {
-    MILLRACE_ASSIGN_OR_RETURN(plan, ReadPlanFor(*model, request));
-  } else {
-    MILLRACE_ASSIGN_OR_RETURN(const PlacementProblem problem, LocalProblem(model->spec(), model->PathOf(0), request));
-    MILLRACE_ASSIGN_OR_RETURN(SolveResult solved, Solve(problem));
-    if (solved.infeasible.has_value()) {
-      out.infeasible = std::move(solved.infeasible);
-      return out;
+  MILLRACE_ASSIGN_OR_RETURN(Chosen chosen, ChoosePlan(*model, request));
+  if (chosen.result.plan.has_value()) {
+    absl::Status fits = CheckStillFits(*chosen.result.plan, request);
+    if (!fits.ok() && request.replan) {
+      std::fprintf(stderr, "planning again: %s\n", std::string(fits.message()).c_str());
+      MILLRACE_ASSIGN_OR_RETURN(chosen, PlanHere(*model, request, /*what_is_free=*/true));
+      fits = chosen.result.plan ? CheckStillFits(*chosen.result.plan, request) : absl::OkStatus();
     }
-    plan = *std::move(solved.plan);
-    host = problem.cluster.hosts.front();
+    MILLRACE_RETURN_IF_ERROR(fits);
   }
-  MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<Engine> engine,
-                            LoadStages(model, plan, request));
+  RuntimeOrInfeasible out;
+  if (chosen.result.infeasible.has_value()) {
+    out.infeasible = std::move(chosen.result.infeasible);
+    return out;
+  }
+  PlacementPlan plan = *std::move(chosen.result.plan);
+  MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<Engine> engine, LoadStages(model, plan, request));
   out.runtime = MakeRuntime(std::move(plan), std::move(engine));
-  out.runtime->host = std::move(host);
+  out.runtime->host = std::move(chosen.host);
   return out;
 }
 

@@ -3,42 +3,23 @@
 #include <memory>
 #include <optional>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "planner/plan_messages.h"
 #include "planner/plan_report.h"
-#include "planner/plan_svg.h"
 #include "planner/what_if.h"
 #include "proto/convert.h"
-#include "proto/plan_json.h"
 #include "proto/status_macros.h"
 #include "tools/cli_io.h"
 #include "tools/commands.h"
 #include "tools/hardware_flag.h"
 #include "tools/plan_file.h"
+#include "tools/plan_output.h"
 #include "tools/plan_problem.h"
 #include "tools/plan_question.h"
-#include "tools/planner_client.h"
+#include "tools/plan_remote.h"
 #include "tools/what_if_flag.h"
 
 namespace millrace {
 namespace {
-
-// What becomes of a plan.
-struct ShowFlags {
-  std::string output;
-  bool explain = false, json = false;
-};
-
-void AddShowFlags(CLI::App* app, ShowFlags& flags) {
-  app->add_flag(
-      "--explain", flags.explain,
-      "what every byte is for, simpler placements, and what more memory or bandwidth buys");
-  app->add_flag("--json", flags.json, "print the plan as one JSON object");
-  app->add_option("-o,--output", flags.output,
-                  "write the plan to this file: as JSON, or as a picture where it ends in .svg");
-}
 
 struct PlanFlags {
   PlanQuestion question;
@@ -46,82 +27,30 @@ struct PlanFlags {
   ShowFlags show;
 };
 
-absl::StatusOr<SolveResult> PlanOnCluster(const RuntimeRequest& request) {
-  v1::PlanRequest plan;
-  plan.set_model(request.model);
-  MILLRACE_ASSIGN_OR_RETURN(*plan.mutable_options(), ToPlanOptions(request.budget));
-  plan.mutable_options()->set_expected_prompt_tokens(request.expected_prompt_tokens);
-  MILLRACE_ASSIGN_OR_RETURN(std::unique_ptr<PlannerClient> client,
-                            PlannerClient::Connect(request.planner));
-  MILLRACE_ASSIGN_OR_RETURN(const v1::PlanResponse response, client->Plan(plan));
-  SolveResult result;
-  if (response.has_infeasible()) {
-    result.infeasible = FromProto(response.infeasible());
-  } else {
-    MILLRACE_ASSIGN_OR_RETURN(result.plan, FromProto(response.plan()));
-  }
-  return result;
-}
-
-// Where the figures of a machine come from that was not measured; beside JSON on stderr.
-void PrintNotes(const std::vector<std::string>& notes, bool json) {
-  if (notes.empty()) return;
-  std::fprintf(json ? stderr : stdout,
-               "planned for a described machine, nothing was measured here\n  %s\n\n",
-               absl::StrJoin(notes, "\n  ").c_str());
-}
-
-void PrintAddedCards(const MachineChange& change, bool json) {
-  for (const GpuProfile* gpu : change.more_gpus) {
-    std::fprintf(json ? stderr : stdout, "added %s\n",
-                 absl::StrCat(gpu->name, ": ", gpu->source).c_str());
-  }
-  if (!change.more_gpus.empty()) std::fprintf(json ? stderr : stdout, "\n");
-}
-
-// The same question on another cluster.
-PlanOn PlanOnOf(const AskedProblem& asked) {
-  return [&asked](const ClusterSpec& cluster) -> absl::StatusOr<std::optional<PlacementPlan>> {
-    MILLRACE_ASSIGN_OR_RETURN(const PlacementProblem problem,
-                              ProblemOn(cluster, asked.problem.model, asked.runtime));
-    return FindPlan(problem);
-  };
-}
-
-absl::StatusOr<std::string> Explain(const PlacementPlan& plan, const AskedProblem* asked) {
+absl::StatusOr<std::string> TextOf(const PlacementPlan& plan, const AskedProblem* asked,
+                                   bool explain) {
+  if (!explain) return RenderPlanTable(plan);
   if (asked == nullptr) return RenderExplain(plan, nullptr);
-  MILLRACE_ASSIGN_OR_RETURN(const std::vector<Gain> gains,
-                            GainsOfMore(asked->problem.cluster, plan, PlanOnOf(*asked)));
-  return RenderExplain(plan, &asked->problem) + RenderGains(gains, plan.predicted);
+  MILLRACE_ASSIGN_OR_RETURN(const PlanQuery query, QueryFor(asked->problem.model, asked->runtime));
+  return ExplainPlan(query, asked->problem, plan);
 }
 
-// `asked`: null for a plan that a planner made, or that was read.
-absl::StatusOr<int> ShowPlan(const PlacementPlan& plan, const AskedProblem* asked,
-                             const ShowFlags& flags) {
-  const std::string json = PlanToJson(plan);
-  if (!flags.output.empty()) {
-    const bool picture = absl::EndsWithIgnoreCase(flags.output, ".svg");
-    MILLRACE_RETURN_IF_ERROR(
-        WriteTextFile("-o", flags.output, picture ? RenderPlanSvg(plan) : json));
-  }
-  std::string text = flags.json ? json : RenderPlanTable(plan);
-  if (flags.explain && !flags.json) {
-    MILLRACE_ASSIGN_OR_RETURN(text, Explain(plan, asked));
-  }
-  std::fputs(text.c_str(), stdout);
-  return kExitDone;
+// `asked`: null for a plan that was read.
+absl::StatusOr<int> Show(const PlacementPlan& plan, const AskedProblem* asked,
+                         const ShowFlags& flags) {
+  return ShowPlan(ToProto(plan), flags, [&] { return TextOf(plan, asked, flags.explain); });
 }
 
 absl::StatusOr<int> Report(const PlanFlags& flags, const SolveResult& result,
-                           const AskedProblem* asked) {
-  if (asked != nullptr) PrintNotes(asked->notes, flags.show.json);
+                           const AskedProblem& asked) {
+  PrintNotes(asked.model_note, asked.notes, flags.show.json);
   if (result.infeasible.has_value()) return ReportInfeasible(*result.infeasible, flags.show.json);
-  return ShowPlan(*result.plan, asked, flags.show);
+  return Show(*result.plan, &asked, flags.show);
 }
 
 absl::StatusOr<int> RunPlanShow(const std::string& path, const ShowFlags& flags) {
   MILLRACE_ASSIGN_OR_RETURN(const PlacementPlan plan, ReadPlanFile("PLAN", path));
-  return ShowPlan(plan, nullptr, flags);
+  return Show(plan, nullptr, flags);
 }
 
 // What was given to `plan` has no meaning for a subcommand of it.
@@ -139,32 +68,24 @@ void AddPlanShowCommand(CLI::App& plan, Command& chosen) {
   CLI::App* sub = plan.add_subcommand("show", "a plan file, without its model");
   sub->add_option("PLAN", *path, "a plan's JSON")->required();
   AddShowFlags(sub, *flags);
-  sub->callback([path, flags, &chosen] {
-    chosen = [path, flags] { return RunPlanShow(*path, *flags); };
-  });
-}
-
-// {"as_is": PLAN, "what_if": PLAN}, null for one that does not fit.
-void PrintBothAsJson(const SolveResult& as_is, const SolveResult& changed) {
-  const auto json = [](const SolveResult& result) {
-    return result.plan ? nlohmann::ordered_json::parse(PlanToJson(*result.plan))
-                       : nlohmann::ordered_json(nullptr);
-  };
-  PrintJson({{"as_is", json(as_is)}, {"what_if", json(changed)}});
+  sub->callback(
+      [path, flags, &chosen] { chosen = [path, flags] { return RunPlanShow(*path, *flags); }; });
 }
 
 absl::StatusOr<int> ReportWhatIf(const PlanFlags& flags, const MachineChange& change,
                                  const SolveResult& as_is, const AskedProblem& asked) {
-  absl::StatusOr<ClusterSpec> cluster = Changed(asked.problem.cluster, change);
-  if (!cluster.ok()) return Annotate(cluster.status(), "--what-if");
-  MILLRACE_ASSIGN_OR_RETURN(const PlacementProblem problem,
-                            ProblemOn(*cluster, asked.problem.model, asked.runtime));
-  MILLRACE_ASSIGN_OR_RETURN(const SolveResult changed, Solve(problem));
-  PrintNotes(asked.notes, flags.show.json);
+  MILLRACE_ASSIGN_OR_RETURN(const PlanQuery query, QueryFor(asked.problem.model, asked.runtime));
+  MILLRACE_ASSIGN_OR_RETURN(const ChangedAnswer answer,
+                            SolveChanged(query, asked.problem.cluster, change, "--what-if"));
+  const SolveResult& changed = answer.result;
+  PrintNotes(asked.model_note, asked.notes, flags.show.json);
   PrintAddedCards(change, flags.show.json);
   if (!as_is.plan && !changed.plan) return ReportInfeasible(*changed.infeasible, flags.show.json);
   if (flags.show.json) {
-    PrintBothAsJson(as_is, changed);
+    std::optional<v1::PlacementPlan> now, then;
+    if (as_is.plan) now = ToProto(*as_is.plan);
+    if (changed.plan) then = ToProto(*changed.plan);
+    PrintBothAsJson(now ? &*now : nullptr, then ? &*then : nullptr);
   } else {
     std::fputs(RenderSideBySide(as_is, changed).c_str(), stdout);
   }
@@ -175,8 +96,7 @@ absl::Status CheckFlags(const PlanFlags& flags) {
   MILLRACE_RETURN_IF_ERROR(CheckQuestion(flags.question));
   if (flags.what_if.empty()) return absl::OkStatus();
   for (const auto& [given, name] :
-       {std::pair(!flags.question.runtime.planner.empty(), "--planner"),
-        std::pair(!flags.show.output.empty(), "-o"), std::pair(flags.show.explain, "--explain")}) {
+       {std::pair(!flags.show.output.empty(), "-o"), std::pair(flags.show.explain, "--explain")}) {
     if (given) {
       return absl::InvalidArgumentError(
           absl::StrCat("--what-if and ", name, " exclude each other"));
@@ -193,8 +113,7 @@ absl::StatusOr<int> RunPlan(const PlanFlags& flags) {
   }
   MILLRACE_RETURN_IF_ERROR(CheckFlags(flags));
   if (!question.runtime.planner.empty()) {
-    MILLRACE_ASSIGN_OR_RETURN(const SolveResult result, PlanOnCluster(question.runtime));
-    return Report(flags, result, nullptr);
+    return RunRemotePlan(question, flags.what_if, flags.show);
   }
   std::optional<MachineChange> change;
   if (!flags.what_if.empty()) {
@@ -202,7 +121,7 @@ absl::StatusOr<int> RunPlan(const PlanFlags& flags) {
   }
   MILLRACE_ASSIGN_OR_RETURN(const AskedProblem asked, MakeProblem(question));
   MILLRACE_ASSIGN_OR_RETURN(const SolveResult result, Solve(asked.problem));
-  return change ? ReportWhatIf(flags, *change, result, asked) : Report(flags, result, &asked);
+  return change ? ReportWhatIf(flags, *change, result, asked) : Report(flags, result, asked);
 }
 
 }  // namespace
@@ -212,7 +131,8 @@ void AddPlanCommand(CLI::App& app, Command& chosen) {
   CLI::App* sub = app.add_subcommand("plan", "where everything would go, and how fast it would be");
   AddQuestionFlags(sub, flags->question);
   RuntimeRequest& runtime = flags->question.runtime;
-  sub->add_option("--planner", runtime.planner, "host:port of a millrace-planner");
+  sub->add_option("--planner", runtime.planner,
+                  "ask the millrace-planner at host:port: about its workers, or about --hardware");
   AddBudgetFlags(sub, runtime.budget);
   sub->add_option("--expected-prompt", runtime.expected_prompt_tokens,
                   "prompt length for the predicted time to first token")
@@ -221,9 +141,10 @@ void AddPlanCommand(CLI::App& app, Command& chosen) {
                   "the plan beside that of a changed machine: gpu0=24GiB,host=64GiB,pcie=4x8,"
                   "dram=80GB/s,disk=3GB/s,add=rtx-3090");
   AddShowFlags(sub, flags->show);
-  sub->footer("A model in a file named diff or show is given as ./diff, ./show.");
+  sub->footer("A model in a file named diff, show or watch is given as ./diff, ./show, ./watch.");
   AddPlanShowCommand(*sub, chosen);
   AddPlanDiffCommand(*sub, chosen);
+  AddPlanWatchCommand(*sub, chosen);
   sub->callback([sub, flags, &chosen] {
     if (sub->get_subcommands().empty()) {
       chosen = [flags] { return RunPlan(*flags); };

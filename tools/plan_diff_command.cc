@@ -1,12 +1,16 @@
 // millrace plan diff: what differs between two plan files.
 #include <cstdio>
 #include <memory>
+#include <utility>
 
 #include "planner/plan_diff.h"
+#include "planner/query_messages.h"
+#include "proto/convert.h"
 #include "proto/status_macros.h"
 #include "tools/cli_io.h"
 #include "tools/commands.h"
 #include "tools/plan_file.h"
+#include "tools/planner_client.h"
 
 namespace millrace {
 namespace {
@@ -14,8 +18,14 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct DiffFlags {
-  std::string before, after;
+  std::string before, after, planner;
   bool json = false;
+};
+
+// What differs, and in words.
+struct Difference {
+  PlanDiff diff;
+  std::string text;
 };
 
 Json FieldsJson(const std::vector<FieldChange>& changes) {
@@ -78,14 +88,29 @@ Json DiffJson(const PlanDiff& diff) {
   return out;
 }
 
+absl::StatusOr<Difference> Compare(const PlacementPlan& before, const PlacementPlan& after,
+                                   const std::string& planner) {
+  if (planner.empty()) {
+    PlanDiff diff = ComparePlans(before, after);
+    std::string text = RenderPlanDiff(diff);
+    return Difference{std::move(diff), std::move(text)};
+  }
+  v1::DiffPlansRequest request;
+  *request.mutable_before() = ToProto(before);
+  *request.mutable_after() = ToProto(after);
+  MILLRACE_ASSIGN_OR_RETURN(std::unique_ptr<PlannerClient> client, PlannerClient::Connect(planner));
+  MILLRACE_ASSIGN_OR_RETURN(const v1::DiffPlansResponse response, client->DiffPlans(request));
+  return Difference{FromProto(response), response.text()};
+}
+
 absl::StatusOr<int> RunPlanDiff(const DiffFlags& flags) {
   MILLRACE_ASSIGN_OR_RETURN(const PlacementPlan before, ReadPlanFile("BEFORE", flags.before));
   MILLRACE_ASSIGN_OR_RETURN(const PlacementPlan after, ReadPlanFile("AFTER", flags.after));
-  const PlanDiff diff = ComparePlans(before, after);
+  MILLRACE_ASSIGN_OR_RETURN(const Difference difference, Compare(before, after, flags.planner));
   if (flags.json) {
-    PrintJson(DiffJson(diff));
+    PrintJson(DiffJson(difference.diff));
   } else {
-    std::fputs(RenderPlanDiff(diff).c_str(), stdout);
+    std::fputs(difference.text.c_str(), stdout);
   }
   return kExitDone;
 }
@@ -97,6 +122,7 @@ void AddPlanDiffCommand(CLI::App& plan, Command& chosen) {
   CLI::App* sub = plan.add_subcommand("diff", "what differs between two plan files");
   sub->add_option("BEFORE", flags->before, "a plan's JSON")->required();
   sub->add_option("AFTER", flags->after, "another's")->required();
+  sub->add_option("--planner", flags->planner, "let the millrace-planner at host:port compare");
   sub->add_flag("--json", flags->json, "print one JSON object");
   sub->callback([flags, &chosen] { chosen = [flags] { return RunPlanDiff(*flags); }; });
 }

@@ -4,6 +4,7 @@
 
 #include "absl/status/statusor.h"
 #include "planner/placement_problem.h"
+#include "planner/plan_query.h"
 #include "tools/runtime.h"
 
 namespace millrace {
@@ -13,6 +14,13 @@ namespace millrace {
 // by planner/pass_size.h. InvalidArgument names the flag.
 absl::StatusOr<PlacementProblem> ProblemOn(const ClusterSpec& cluster, const ModelSpec& model,
                                            const RuntimeRequest& request);
+
+// The same question, to be asked of several clusters.
+absl::StatusOr<PlanQuery> QueryFor(const ModelSpec& model, const RuntimeRequest& request);
+
+// What ActivationsAt tells in this process, for `problem`'s model, slots and context.
+PassActivations ActivationsFor(const PlacementProblem& problem, int tokens, int threads,
+                               bool direct_products);
 
 }  // namespace millrace
 

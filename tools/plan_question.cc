@@ -6,8 +6,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "proto/status_macros.h"
-#include "tools/hardware_flag.h"
+#include "tools/config_spec.h"
 #include "tools/local_runtime.h"
+#include "tools/model_words.h"
 #include "tools/plan_problem.h"
 #include "tools/synth.h"
 #include "tools/synth_spec.h"
@@ -17,26 +18,6 @@ namespace {
 
 absl::Status Exclude(absl::string_view a, absl::string_view b) {
   return absl::InvalidArgumentError(absl::StrCat(a, " and ", b, " exclude each other"));
-}
-
-struct AskedModel {
-  ModelSpec spec;
-  std::string path;       // of its weights; empty: on no disk
-  std::string reference;  // as the plan shows it
-};
-
-absl::StatusOr<AskedModel> ReadModel(const PlanQuestion& q) {
-  AskedModel out;
-  out.reference = q.runtime.model;
-  if (!q.shape.empty()) {
-    out.reference = absl::StrCat(q.shape, " ", q.quant, " (shape only)");
-    MILLRACE_ASSIGN_OR_RETURN(out.spec, SynthModelSpec(q.shape, q.quant));
-    return out;
-  }
-  MILLRACE_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model, Model::Open(q.runtime.model));
-  out.spec = model->spec();
-  out.path = model->PathOf(0);
-  return out;
 }
 
 absl::StatusOr<AskedProblem> OnDescribed(const AskedModel& model, DescribedMachine machine,
@@ -64,12 +45,45 @@ absl::StatusOr<AskedProblem> OnThisMachine(const AskedModel& model, const std::s
 
 }  // namespace
 
+absl::StatusOr<AskedModel> ReadModel(const PlanQuestion& q) {
+  AskedModel out;
+  out.reference = q.runtime.model;
+  if (!q.shape.empty()) {
+    out.reference = absl::StrCat(q.shape, " ", q.quant, " (shape only)");
+    MILLRACE_ASSIGN_OR_RETURN(out.spec, SynthModelSpec(q.shape, q.quant));
+    return out;
+  }
+  if (!q.quant.empty()) {
+    out.reference = absl::StrCat(q.runtime.model, " ", q.quant, " (config only)");
+    MILLRACE_ASSIGN_OR_RETURN(out.spec, SpecFromConfig(q.runtime.model, q.quant));
+    return out;
+  }
+  MILLRACE_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
+                            Model::OpenMetadata(q.runtime.model));
+  out.spec = model->spec();
+  if (model->missing() > Bytes(0)) {
+    out.note = absl::StrCat(q.runtime.model, ": ", OnlyMetadata(*model));
+  } else {
+    out.path = model->PathOf(0);
+  }
+  return out;
+}
+
+absl::StatusOr<std::optional<DescribedMachine>> DescribedBy(const PlanQuestion& q) {
+  if (!q.hardware.empty()) return ParseHardware(q.hardware);
+  if (!q.hardware_file.empty()) return ReadHardwareFile(q.hardware_file);
+  return std::nullopt;
+}
+
 void AddQuestionFlags(CLI::App* app, PlanQuestion& q) {
-  app->add_option("MODEL", q.runtime.model, "GGUF file or Hugging Face folder");
+  app->add_option("MODEL", q.runtime.model,
+                  "GGUF file (its metadata is enough), Hugging Face folder, or with --quant a "
+                  "config.json");
   app->add_option("--shape", q.shape,
                   "instead of MODEL, no file: one of " + absl::StrJoin(SynthShapeNames(), ", "));
   app->add_option("--quant", q.quant,
-                  "with --shape: one of " + absl::StrJoin(SynthQuantNames(), ", "));
+                  "of the shape, or of a config.json without weights: one of " +
+                      absl::StrJoin(SynthQuantNames(), ", "));
   app->add_option(
       "--hardware", q.hardware,
       "plan for a machine described so, not this one: '2x rtx-3090, ddr5-desktop 64GiB, "
@@ -82,11 +96,16 @@ void AddQuestionFlags(CLI::App* app, PlanQuestion& q) {
 
 absl::Status CheckQuestion(const PlanQuestion& q) {
   const bool at_planner = !q.runtime.planner.empty();
-  if (at_planner && !q.shape.empty()) return Exclude("--shape", "--planner");
   if (at_planner && !q.workers.empty()) return Exclude("--workers", "--planner");
   if (!q.shape.empty() && !q.runtime.model.empty()) return Exclude("--shape", "MODEL");
-  if (q.shape.empty() != q.quant.empty()) {
-    return absl::InvalidArgumentError("--shape and --quant go together");
+  if (!q.shape.empty() && q.quant.empty()) {
+    return absl::InvalidArgumentError("--shape: --quant says the types of its weights; add it");
+  }
+  if (q.shape.empty() && !q.quant.empty() && !MayHoldConfig(q.runtime.model)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--quant: goes with --shape, or with a Hugging Face config.json (or its "
+                     "folder) as MODEL; '",
+                     q.runtime.model, "' is neither: the types of its weights are its own"));
   }
   const absl::string_view machine = !q.hardware.empty()        ? "--hardware"
                                     : !q.hardware_file.empty() ? "--hardware-file"
@@ -94,7 +113,6 @@ absl::Status CheckQuestion(const PlanQuestion& q) {
   if (machine.empty()) return absl::OkStatus();
   if (!q.hardware.empty() && !q.hardware_file.empty()) return Exclude(machine, "--hardware-file");
   if (!q.workers.empty()) return Exclude(machine, "--workers");
-  if (!q.runtime.planner.empty()) return Exclude(machine, "--planner");
   const absl::string_view own = GivenMachineFlag(q.runtime.budget);
   if (own.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(
@@ -105,19 +123,15 @@ absl::Status CheckQuestion(const PlanQuestion& q) {
 
 absl::StatusOr<AskedProblem> MakeProblem(const PlanQuestion& q) {
   MILLRACE_RETURN_IF_ERROR(ParseBudget(q.runtime.budget));  // bad flags before slow work
-  const bool described = !q.hardware.empty() || !q.hardware_file.empty();
-  DescribedMachine machine;
-  if (described) {
-    MILLRACE_ASSIGN_OR_RETURN(machine, q.hardware.empty() ? ReadHardwareFile(q.hardware_file)
-                                                          : ParseHardware(q.hardware));
-  }
+  MILLRACE_ASSIGN_OR_RETURN(std::optional<DescribedMachine> machine, DescribedBy(q));
   MILLRACE_ASSIGN_OR_RETURN(const AskedModel model, ReadModel(q));
   RuntimeRequest request = q.runtime;
   request.model = model.reference;
-  MILLRACE_ASSIGN_OR_RETURN(AskedProblem out, described
-                                                  ? OnDescribed(model, std::move(machine), request)
+  MILLRACE_ASSIGN_OR_RETURN(AskedProblem out, machine
+                                                  ? OnDescribed(model, *std::move(machine), request)
                                                   : OnThisMachine(model, q.workers, request));
   out.runtime = std::move(request);
+  out.model_note = model.note;
   return out;
 }
 

@@ -1,5 +1,6 @@
 #include "tools/planner_client.h"
 
+#include <cstdio>
 #include <map>
 #include <utility>
 
@@ -20,6 +21,7 @@ namespace {
 constexpr absl::Duration kConnectTimeout = absl::Seconds(4);
 constexpr absl::Duration kShortCall = absl::Seconds(10);
 constexpr absl::Duration kPlanCall = absl::Minutes(2);
+constexpr absl::Duration kExplainCall = absl::Minutes(10);  // plans anew for each thing more
 constexpr absl::Duration kLongCall = absl::Hours(1);
 }  // namespace
 
@@ -54,6 +56,44 @@ absl::StatusOr<v1::PlanResponse> PlannerClient::Plan(const v1::PlanRequest& requ
   return response;
 }
 
+absl::StatusOr<v1::PlanResponse> PlannerClient::ExplainPlan(const v1::PlanRequest& request) {
+  grpc::ClientContext context;
+  SetTimeout(context, kExplainCall);
+  v1::PlanResponse response;
+  MILLRACE_RETURN_IF_ERROR(Explain(stub_->ExplainPlan(&context, request, &response)));
+  return response;
+}
+
+absl::StatusOr<v1::WhatIfResponse> PlannerClient::WhatIf(const v1::WhatIfRequest& request) {
+  grpc::ClientContext context;
+  SetTimeout(context, kPlanCall);
+  v1::WhatIfResponse response;
+  MILLRACE_RETURN_IF_ERROR(Explain(stub_->WhatIf(&context, request, &response)));
+  return response;
+}
+
+absl::StatusOr<v1::DiffPlansResponse> PlannerClient::DiffPlans(
+    const v1::DiffPlansRequest& request) {
+  grpc::ClientContext context;
+  SetTimeout(context, kShortCall);
+  v1::DiffPlansResponse response;
+  MILLRACE_RETURN_IF_ERROR(Explain(stub_->DiffPlans(&context, request, &response)));
+  return response;
+}
+
+absl::Status PlannerClient::WatchPlan(
+    const v1::WatchPlanRequest& request,
+    const std::function<bool(const v1::WatchPlanEvent&)>& on_event) {
+  grpc::ClientContext context;
+  const auto reader = stub_->WatchPlan(&context, request);
+  v1::WatchPlanEvent event;
+  bool wanted = true;
+  while (wanted && reader->Read(&event)) wanted = on_event(event);
+  if (!wanted) context.TryCancel();
+  const grpc::Status status = reader->Finish();
+  return wanted ? Explain(status) : absl::OkStatus();
+}
+
 absl::StatusOr<v1::ClusterStatus> PlannerClient::Status() {
   grpc::ClientContext context;
   SetTimeout(context, kShortCall);
@@ -81,6 +121,9 @@ absl::StatusOr<PlannerClient::LoadResult> PlannerClient::Load(
         total += Bytes(bytes.second);
       }
       on_progress(done, total);
+    } else if (event.has_replanned()) {
+      stages.clear();
+      std::fprintf(stderr, "planning again: %s\n", event.replanned().c_str());
     } else {
       last = event;
     }
@@ -138,6 +181,7 @@ namespace {
 absl::StatusOr<v1::LoadRequest> MakeLoadRequest(const RuntimeRequest& request) {
   v1::LoadRequest load;
   load.set_model(request.model);
+  load.set_replan(request.replan);
   MILLRACE_ASSIGN_OR_RETURN(*load.mutable_options(), ToPlanOptions(request.budget));
   load.mutable_options()->set_expected_prompt_tokens(request.expected_prompt_tokens);
   if (!request.plan_path.empty()) {

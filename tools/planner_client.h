@@ -13,13 +13,20 @@
 
 namespace millrace {
 
-// Thread-safe. Every call has a deadline, and keepalive notices a planner that is gone.
+// Thread-safe. Every call but WatchPlan has a deadline, and keepalive notices a planner that is gone.
 class PlannerClient {
  public:
   // Unavailable within 5 s, naming the address, when no planner answers there.
   static absl::StatusOr<std::unique_ptr<PlannerClient>> Connect(const std::string& address);
 
   absl::StatusOr<v1::PlanResponse> Plan(const v1::PlanRequest& request);
+  absl::StatusOr<v1::PlanResponse> ExplainPlan(const v1::PlanRequest& request);
+  absl::StatusOr<v1::WhatIfResponse> WhatIf(const v1::WhatIfRequest& request);
+  absl::StatusOr<v1::DiffPlansResponse> DiffPlans(const v1::DiffPlansRequest& request);
+  // Until `on_event` is false, or the planner ends it. Has no deadline: keepalive notices a planner
+  // that is gone.
+  absl::Status WatchPlan(const v1::WatchPlanRequest& request,
+                         const std::function<bool(const v1::WatchPlanEvent&)>& on_event);
   absl::StatusOr<v1::ClusterStatus> Status();
 
   // The loaded plan, or why nothing fits. `on_progress` gets the sums over all stages.

@@ -13,6 +13,7 @@
 #include "proto/placement_plan.h"
 #include "tools/budget_flags.h"
 #include "worker/engine.h"
+#include "worker/live_memory.h"
 
 namespace millrace {
 
@@ -43,6 +44,8 @@ struct RuntimeRequest {
   int default_context = 4096;  // used, or the model's if that is less, when --ctx is not given
   int expected_prompt_tokens = 512;
   std::function<void(const PassTrace&)> on_pass;  // in this process only; may be empty
+  bool replan = false;  // where what is free no longer holds the plan: plan again, not fail
+  MemorySource memory = ThisMachine();  // in this process only
 };
 
 // Plans (or takes the plan) and loads, with a progress bar on stderr.

@@ -1,6 +1,7 @@
 #include "tools/synth_spec.h"
 
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "proto/status_macros.h"
@@ -25,10 +26,15 @@ absl::StatusOr<ModelSpec> SynthModelSpec(absl::string_view shape, absl::string_v
   spec.rope.dims = s.head_dim;
   spec.rope.base = s.rope_base;
   if (s.rope_factor > 0) spec.rope.frequency_factors = SynthRopeFactors(s);
+  return QuantisedSpec(std::move(spec), s, q);
+}
+
+absl::StatusOr<ModelSpec> QuantisedSpec(ModelSpec spec, const SynthShape& shape,
+                                        const SynthQuant& quant) {
   GgufWriter writer;
-  AddSynthTensors(s, q, writer);
+  AddSynthTensors(shape, quant, writer);
   MILLRACE_RETURN_IF_ERROR(AssembleTensors(spec.name, TensorNaming::kGguf, writer.Tensors(), spec));
-  spec.files.push_back({absl::StrCat(s.name, "-", q.name), Bytes(writer.FileSize())});
+  spec.files.push_back({absl::StrCat(shape.name, "-", quant.name), Bytes(writer.FileSize())});
   return spec;
 }
 

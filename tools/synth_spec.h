@@ -17,6 +17,11 @@ namespace millrace {
 // shape or quant, the known ones listed.
 absl::StatusOr<ModelSpec> SynthModelSpec(absl::string_view shape, absl::string_view quant);
 
+// `dimensions` (everything but tensors, vocabulary and files) with the tensors of `shape`, whose
+// figures are the same, in the types of `quant`, in the order of GGUF files.
+absl::StatusOr<ModelSpec> QuantisedSpec(ModelSpec dimensions, const SynthShape& shape,
+                                        const SynthQuant& quant);
+
 // Every tensor of the shape in its type, in order.
 void AddSynthTensors(const SynthShape& shape, const SynthQuant& quant, GgufWriter& writer);
 

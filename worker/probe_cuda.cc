@@ -67,6 +67,8 @@ GpuSource CudaGpus() {
   return source;
 }
 
+absl::StatusOr<Bytes> FreeGpuMemory(int index) { return cuda::FreeMemory(index); }
+
 #else
 
 GpuSource CudaGpus() {
@@ -76,6 +78,10 @@ GpuSource CudaGpus() {
     return absl::UnimplementedError("this build has no CUDA");
   };
   return source;
+}
+
+absl::StatusOr<Bytes> FreeGpuMemory(int) {
+  return absl::UnimplementedError("this build has no CUDA");
 }
 
 #endif

@@ -62,6 +62,10 @@ struct GpuSource {
 // Unimplemented from `probe`.
 GpuSource CudaGpus();
 
+// Free on that GPU now; gives this process a context there if it has none. Unimplemented: a build
+// without CUDA.
+absl::StatusOr<Bytes> FreeGpuMemory(int index);
+
 // ESTIMATE, until the matrix engine measures: 70% of what the tensor cores of that compute
 // capability can do with dense f16 and f32 accumulation. `sm`: 90 for 9.0.
 double EstimatedPrefillFlops(int sm, int multiprocessors, double clock_hz);

@@ -35,6 +35,18 @@ std::optional<int64_t> NumberIn(const std::string& path) {
   return value;
 }
 
+// The pages of files that the kernel takes back before it refuses memory: read, not written, or
+// written back. memory.current counts them.
+int64_t FileCacheIn(const std::string& path) {
+  std::ifstream file(path);
+  std::string name;
+  int64_t bytes = 0, sum = 0;
+  while (file >> name >> bytes) {
+    if (name == "active_file" || name == "inactive_file") sum += bytes;
+  }
+  return sum;
+}
+
 // The cgroup v2 folder of this process and its parents, up to the root: each may set a limit.
 // https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
 void ApplyCgroupLimits(HostMemory& memory) {
@@ -47,9 +59,11 @@ void ApplyCgroupLimits(HostMemory& memory) {
     while (true) {
       const std::string base = absl::StrCat("/sys/fs/cgroup", folder == "/" ? "" : folder);
       if (const auto limit = NumberIn(base + "/memory.max")) {
-        const int64_t used = NumberIn(base + "/memory.current").value_or(0);
+        const int64_t used = NumberIn(base + "/memory.current").value_or(0) -
+                             FileCacheIn(base + "/memory.stat");
         memory.total = std::min(memory.total, Bytes(*limit));
-        memory.available = std::min(memory.available, Bytes(std::max<int64_t>(0, *limit - used)));
+        const Bytes left(std::clamp<int64_t>(*limit - used, 0, *limit));
+        memory.available = std::min(memory.available, left);
       }
       const size_t slash = folder.rfind('/');
       if (slash == std::string::npos || folder == "/" || folder.empty()) return;

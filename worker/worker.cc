@@ -77,24 +77,43 @@ absl::StatusOr<std::shared_ptr<const Model>> Worker::OpenModel(const std::string
   return model;
 }
 
-absl::StatusOr<ModelDescription> Worker::Describe(const std::string& reference,
-                                                  const v1::PlanOptions& options) {
-  MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<const Model> model, OpenModel(reference));
+absl::StatusOr<ModelSpec> Worker::SpecOf(const v1::DescribeModelRequest& request) {
+  if (!request.has_spec()) {
+    MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<const Model> model, OpenModel(request.model()));
+    return model->spec();
+  }
+  MILLRACE_ASSIGN_OR_RETURN(ModelSpec spec, FromProto(request.spec()));
+  if (spec.layers.empty()) {
+    return absl::InvalidArgumentError("DescribeModelRequest.spec.layers: must not be empty");
+  }
+  return spec;
+}
+
+absl::StatusOr<ModelDescription> Worker::Describe(const v1::DescribeModelRequest& request) {
   ModelDescription description;
-  MILLRACE_ASSIGN_OR_RETURN(description.options, ResolveOptions(options, model->spec()));
-  description.model = model->spec();
-  description.fingerprint = FingerprintOf(model->spec());
+  MILLRACE_ASSIGN_OR_RETURN(description.model, SpecOf(request));
+  const ModelSpec& model = description.model;
+  MILLRACE_ASSIGN_OR_RETURN(description.options, ResolveOptions(request.options(), model));
+  description.fingerprint = FingerprintOf(model);
   const v1::PlanOptions& resolved = description.options;
-  const ActivationShape shape = {resolved.max_pass_tokens(), options_.host.threads,
-                                 resolved.slots(), resolved.context()};
-  description.activations = ActivationNeedsOf(model->spec(), shape, DeviceKind::kCpu);
-  description.gpu_activations = ActivationNeedsOf(model->spec(), shape, DeviceKind::kGpu);
+  ActivationShape shape = {resolved.max_pass_tokens(), options_.host.threads, resolved.slots(),
+                           resolved.context()};
+  if (request.has_machine()) {
+    FieldCheck check;
+    shape.threads = check.Int32("DescribeModelRequest.machine.threads",
+                                request.machine().threads(), 1, 1 << 16);
+    MILLRACE_RETURN_IF_ERROR(check.status());
+    shape.direct_products = request.machine().direct_products();
+  }
+  description.activations = ActivationNeedsOf(model, shape, DeviceKind::kCpu);
+  description.gpu_activations = ActivationNeedsOf(model, shape, DeviceKind::kGpu);
   ActivationShape host_route = shape;
   host_route.max_pass_tokens = std::min(shape.max_pass_tokens, kMaxHostRouteTokens);
-  description.host_route_activations =
-      ActivationNeedsOf(model->spec(), host_route, DeviceKind::kCpu);
+  description.host_route_activations = ActivationNeedsOf(model, host_route, DeviceKind::kCpu);
   // The link's buffers are host memory: beside a GPU stage they are not on its device.
-  description.activations.body += LinkBytes(model->spec(), description.options);
+  if (!request.has_machine() || request.machine().several_workers()) {
+    description.activations.body += LinkBytes(model, description.options);
+  }
   return description;
 }
 
@@ -148,6 +167,9 @@ absl::StatusOr<std::shared_ptr<LoadedStages>> Worker::Build(const PlacementPlan&
                                                             const std::vector<int>& stages,
                                                             int max_queue,
                                                             const Progress& progress) {
+  MILLRACE_RETURN_IF_ERROR(
+      ShortageError(FindShortages(plan, options_.host.worker, options_.memory),
+                    "or load with replan (--replan): the budgets are then read again"));
   MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<const Model> model, OpenModel(plan.model));
   auto loaded = std::make_shared<LoadedStages>();
   loaded->plan = plan;

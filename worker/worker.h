@@ -19,12 +19,14 @@
 #include "proto/placement_plan.h"
 #include "worker/engine.h"
 #include "worker/link/stage_server.h"
+#include "worker/live_memory.h"
 
 namespace millrace {
 
 struct WorkerOptions {
   std::string model_dir;  // where relative model references are looked for first; may be empty
   HostSpec host;          // name, address, threads and budgets, as registered
+  MemorySource memory = ThisMachine();  // read again before stages load
 };
 
 struct ModelDescription {
@@ -55,15 +57,19 @@ class Worker {
   explicit Worker(WorkerOptions options);
   ~Worker();
 
-  // NotFound, DataLoss, Unimplemented: from Model::Open, named.
-  absl::StatusOr<ModelDescription> Describe(const std::string& model,
-                                            const v1::PlanOptions& options);
+  // Of the request's spec where it has one, else of the model that it names. Activations are of this
+  // worker unless the request says of which machine. NotFound, DataLoss, Unimplemented: from
+  // Model::Open, named. InvalidArgument names the field.
+  absl::StatusOr<ModelDescription> Describe(const v1::DescribeModelRequest& request);
 
   // Drops what is loaded, then loads `stages` of the plan. FailedPrecondition: an epoch not newer
-  // than the newest seen (both named), a stage of another worker, plan and model differ.
-  // ResourceExhausted: memory. On failure nothing is loaded.
+  // than the newest seen (both named), a stage of another worker, plan and model differ, memory that
+  // was free for the plan no longer is (worker/live_memory.h). ResourceExhausted: memory. On failure nothing is loaded.
   absl::StatusOr<Bytes> Load(const PlacementPlan& plan, std::vector<int> stages, int max_queue,
                              const Progress& progress);
+
+  // options().host with no larger budgets than are free now; what is loaded here is not free.
+  HostSpec Budgets() const { return BudgetsNow(options_.host, options_.memory); }
 
   // 0 = whatever is loaded. NotFound: another epoch is loaded. Generations under way are cancelled.
   absl::Status Unload(Epoch epoch);
@@ -84,6 +90,7 @@ class Worker {
 
  private:
   absl::StatusOr<std::shared_ptr<const Model>> OpenModel(const std::string& reference);
+  absl::StatusOr<ModelSpec> SpecOf(const v1::DescribeModelRequest& request);
   absl::Status BeginChange(Epoch epoch);
   absl::Status DropLoaded();
   absl::StatusOr<std::shared_ptr<LoadedStages>> Build(const PlacementPlan& plan,

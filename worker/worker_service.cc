@@ -83,7 +83,7 @@ Worker* WorkerService::worker() {
 grpc::Status WorkerService::DescribeModel(grpc::ServerContext* context,
                                           const v1::DescribeModelRequest* request,
                                           v1::DescribeModelResponse* response) {
-  absl::StatusOr<ModelDescription> model = worker()->Describe(request->model(), request->options());
+  absl::StatusOr<ModelDescription> model = worker()->Describe(*request);
   if (!model.ok()) return ToGrpcStatus(model.status());
   *response->mutable_model() = ToProto(model->model);
   response->set_fingerprint(model->fingerprint);
@@ -91,6 +91,13 @@ grpc::Status WorkerService::DescribeModel(grpc::ServerContext* context,
   *response->mutable_activations() = ToProto(model->activations);
   *response->mutable_gpu_activations() = ToProto(model->gpu_activations);
   *response->mutable_host_route_activations() = ToProto(model->host_route_activations);
+  return grpc::Status::OK;
+}
+
+grpc::Status WorkerService::Budgets(grpc::ServerContext* context,
+                                    const v1::BudgetsRequest* request,
+                                    v1::BudgetsResponse* response) {
+  *response->mutable_host() = ToProto(worker()->Budgets());
   return grpc::Status::OK;
 }
 

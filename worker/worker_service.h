@@ -22,6 +22,8 @@ class WorkerService final : public v1::WorkerService::Service {
 
   grpc::Status DescribeModel(grpc::ServerContext* context, const v1::DescribeModelRequest* request,
                              v1::DescribeModelResponse* response) override;
+  grpc::Status Budgets(grpc::ServerContext* context, const v1::BudgetsRequest* request,
+                       v1::BudgetsResponse* response) override;
   grpc::Status Load(grpc::ServerContext* context, const v1::LoadStagesRequest* request,
                     grpc::ServerWriter<v1::LoadStagesEvent>* writer) override;
   grpc::Status Unload(grpc::ServerContext* context, const v1::UnloadStagesRequest* request,

@@ -153,6 +153,22 @@ absl::StatusOr<DeviceProbe> ProbeDevice(int index, Bytes budget) {
   return probe;
 }
 
+absl::StatusOr<Bytes> FreeMemory(int index) {
+  absl::StatusOr<Bytes> result;
+  std::thread thread([&] {  // for the reason that ProbeDevice has
+    Bytes free, total;
+    absl::Status status = MILLRACE_CUDA_STATUS(cudaSetDevice(index));
+    if (status.ok()) status = MemoryInfo(free, total);
+    if (status.ok()) {
+      result = free;
+    } else {
+      result = status;
+    }
+  });
+  thread.join();
+  return result;
+}
+
 Bytes ContextBytes(Bytes before, Bytes after, Bytes total, Bytes free) {
   const bool counted = before >= Bytes(0) && after >= Bytes(0);
   if (counted && before - after >= kLeastContext) return before - after;

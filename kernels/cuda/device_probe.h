@@ -37,6 +37,10 @@ DeviceNames ListDeviceNames();
 // make the rate some percent too high. Internal, ResourceExhausted: CUDA failed, the call named.
 absl::StatusOr<DeviceProbe> ProbeDevice(int index, Bytes budget);
 
+// Free on that device now, with this process's context on it: one is made where there is none. The
+// caller's current device stays as it is. Errors as ProbeDevice's.
+absl::StatusOr<Bytes> FreeMemory(int index);
+
 // What ProbeDevice's buffers may take; at least 1 MiB: a budget that small has no room for a
 // context.
 Bytes BufferRoom(Bytes budget, Bytes free);

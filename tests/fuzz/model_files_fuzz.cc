@@ -28,10 +28,25 @@ void Touch(absl::Span<const std::byte> bytes) {
   (void)sum;
 }
 
+// What a plan is made of where the weights are cut off.
+void CheckMetadata(const Exact& memory) {
+  auto files = OpenGguf(ReadMemory("fuzz.gguf", memory.view), GgufExtent::kMetadata);
+  if (!files.ok()) return;
+  auto model = OpenGgufModel("fuzz.gguf", *std::move(files));
+  if (!model.ok()) return;
+  MILLRACE_CHECK((*model)->missing() >= Bytes(0));
+  const ModelSpec& spec = (*model)->spec();
+  for (const TensorSpec& t : spec.tensors) {
+    MILLRACE_CHECK(t.offset + t.size <= spec.files[t.file].size);
+  }
+  MILLRACE_CHECK(spec.weight_bytes() <= spec.files.front().size);
+}
+
 }  // namespace
 
 void FuzzGguf(const uint8_t* data, size_t size) {
   const Exact memory(data, size);
+  CheckMetadata(memory);
   auto files = OpenGguf(ReadMemory("fuzz.gguf", memory.view));
   if (!files.ok()) return;
   auto model = OpenGgufModel("fuzz.gguf", *std::move(files));

@@ -217,6 +217,65 @@ class JsonTest(unittest.TestCase):
             self.assertEqual(refused.returncode, 2)
             self.assertIn(path, refused.stderr)
 
+    def test_a_gguf_cut_after_its_table_can_be_planned_and_looked_at_not_run(self):
+        model = pathlib.Path("deploy/models/quill-7m-f16.gguf")
+        whole = model.read_bytes()
+        with tempfile.TemporaryDirectory() as folder:
+            cut = pathlib.Path(folder) / "cut.gguf"
+            cut.write_bytes(whole[:len(whole) // 2])
+            looked = self.json("inspect", cut)
+            self.assertEqual(looked["missing_bytes"], len(whole) - len(whole) // 2)
+            self.assertEqual(looked["tensors"], self.json("inspect", model)["tensors"])
+            question = ("--ctx", 256, "--hardware", "rtx-3090, ddr5-desktop 64GiB")
+            plan = self.json("plan", cut, *question)
+            expected = self.json("plan", model, *question)
+            self.assertEqual(plan.pop("model"), str(cut))
+            expected.pop("model")
+            self.assertEqual(plan, expected)
+            self.assertIn("only metadata is here", millrace("inspect", cut).stdout)
+            for text in (millrace("plan", cut, *question).stdout,
+                         millrace("plan", cut, *question, "--explain").stdout):
+                self.assertIn(f"{cut}: only metadata is here", text)
+            self.assertEqual(millrace("tokenize", cut, "-p", "Once").returncode, 0)
+            for command in (("run", cut, "-p", "Once"), ("bench", cut), ("logits", cut, "--tokens", 1),
+                            ("eval", cut, "--text", "README.md")):
+                refused = millrace(*command)
+                self.assertEqual(refused.returncode, 1, command)
+                self.assertIn(str(cut), refused.stderr)
+                self.assertIn(f" {len(whole) - len(whole) // 2} bytes (", refused.stderr)
+                self.assertIn("download it again", refused.stderr)
+            cut.write_bytes(whole[:1000])
+            refused = millrace("plan", cut)
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn("cut short", refused.stderr)
+
+    def test_plan_of_a_configuration_alone(self):
+        config = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "hidden_size": 4096,
+                  "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8,
+                  "head_dim": 128, "intermediate_size": 12288, "vocab_size": 151936,
+                  "max_position_embeddings": 40960, "rms_norm_eps": 1e-6, "rope_theta": 1000000}
+        machine = ("--ctx", 8192, "--hardware", "rtx-3090, ddr5-desktop 64GiB")
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "config.json"
+            path.write_text(json.dumps(config))
+            expected = self.json("plan", "--shape", "qwen3-8b", "--quant", "Q4_K_M", *machine)
+            expected.pop("model")
+            for model in (path, folder):
+                plan = self.json("plan", model, "--quant", "Q4_K_M", *machine)
+                self.assertEqual(plan.pop("model"), f"{model} Q4_K_M (config only)")
+                self.assertEqual(plan, expected)
+            refused = millrace("plan", folder, *machine)
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn("--quant", refused.stderr)
+            del config["vocab_size"]
+            path.write_text(json.dumps(config))
+            refused = millrace("plan", path, "--quant", "Q4_K_M", *machine)
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn(f"{path}: 'vocab_size'", refused.stderr)
+            refused = millrace("plan", "model.gguf", "--quant", "Q4_K_M")
+            self.assertEqual(refused.returncode, 2)
+            self.assertIn("model.gguf", refused.stderr)
+
     def test_does_not_fit(self):
         result = millrace("plan", "--workers", "w0=1MiB", "--json")
         self.assertEqual(result.returncode, 3, result.stderr)

@@ -119,9 +119,11 @@ class Assembler {
   absl::Status SetVocabulary() {
     MILLRACE_RETURN_IF_ERROR(Require(TensorRole::kTokenEmbedding, -1));
     const TensorSpec& embedding = spec_.tensors[found_.at({TensorRole::kTokenEmbedding, -1})];
-    if (embedding.shape.size() != 2 || embedding.shape[0] > std::numeric_limits<int32_t>::max()) {
-      return Error(embedding.name, absl::StrCat("has shape ", ShapeText(embedding.shape),
-                                                ", expected [vocabulary, ", spec_.d_model, "]"));
+    if (embedding.shape.size() != 2 || embedding.shape[0] > kMaxVocabulary) {
+      return Error(embedding.name,
+                   absl::StrCat("has shape ", ShapeText(embedding.shape),
+                                ", expected [vocabulary of at most ", kMaxVocabulary, ", ",
+                                spec_.d_model, "]"));
     }
     spec_.vocab = embedding.shape[0];
     return absl::OkStatus();

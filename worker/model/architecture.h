@@ -31,6 +31,7 @@ inline constexpr int kMaxLayers = 4096;
 inline constexpr int kMaxWidth = 1 << 20;
 inline constexpr int kMaxHeads = 1 << 14;
 inline constexpr int kMaxHeadDim = 1024;
+inline constexpr int kMaxVocabulary = 1 << 22;
 
 // Checks the dimensions in `spec` (layers, widths, heads, rope), everything but the tensors.
 // DataLoss messages start with `source` and name the dimension.

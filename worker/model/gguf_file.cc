@@ -21,6 +21,9 @@ constexpr int64_t kDefaultAlignment = 32;
 constexpr int64_t kMaxAlignment = int64_t{1} << 30;
 constexpr uint64_t kMaxNameBytes = 65535;  // keys; tensor names stay far below
 constexpr uint32_t kMaxDimensions = 4;
+// Of a file that is not all here: what its table says must stay far from overflow in sums.
+constexpr int64_t kLargestFile = int64_t{16} << 40;
+constexpr absl::string_view kCutShort = ": the file is cut short or damaged";
 // The least that one entry can take in the file: bounds lying counts.
 constexpr uint64_t kLeastKeyBytes = 8 + 1 + 4 + 1;             // length, name, type, value
 constexpr uint64_t kLeastTensorBytes = 8 + 1 + 4 + 8 + 4 + 8;  // length, name, n, dim, type, offset
@@ -103,12 +106,12 @@ absl::StatusOr<Header> ReadHeader(ByteCursor& cursor) {
   if (header.tensors > cursor.left() / kLeastTensorBytes) {
     return absl::DataLossError(absl::StrCat("tensor count: ", header.tensors,
                                             " tensors cannot be listed in the ", cursor.left(),
-                                            " bytes that are left"));
+                                            " bytes that are left", kCutShort));
   }
   if (header.keys > cursor.left() / kLeastKeyBytes) {
     return absl::DataLossError(absl::StrCat("metadata count: ", header.keys,
                                             " keys cannot be listed in the ", cursor.left(),
-                                            " bytes that are left"));
+                                            " bytes that are left", kCutShort));
   }
   return header;
 }
@@ -219,20 +222,45 @@ absl::StatusOr<RawTensor> ReadTensorEntry(ByteCursor& cursor, uint64_t index, in
   return tensor;
 }
 
-// Turns offsets into file offsets and checks that every tensor lies inside the file, alone.
-absl::Status PlaceTensors(int64_t data_start, int64_t file_size, std::vector<RawTensor>& tensors) {
+absl::Status PassesEnd(const RawTensor& tensor, int64_t data_offset, int64_t file_size,
+                       absl::string_view more) {
+  return absl::DataLossError(absl::StrCat(
+      "tensor '", tensor.name, "': ", tensor.size.count(), " bytes at data offset ", data_offset,
+      " pass the end of the file (", file_size, " bytes)", kCutShort, more));
+}
+
+// What to do about a file of which `end` bytes are wanted.
+std::string Missing(int64_t end, int64_t file_size) {
+  return absl::StrCat(
+      "; ", end - file_size, " bytes (", FormatBytes(Bytes(end - file_size)),
+      ") are missing: copy or download it again. Its metadata is whole: `millrace plan` and "
+      "`millrace inspect` need no more");
+}
+
+// Turns offsets into file offsets and checks that every tensor lies alone, and inside the file
+// unless only metadata is asked for. Sets whole_size.
+absl::Status PlaceTensors(int64_t data_start, int64_t alignment, int64_t file_size,
+                          GgufExtent extent, GgufFile& file) {
   std::vector<const RawTensor*> order;
-  for (RawTensor& t : tensors) {
+  int64_t whole = 0;
+  const RawTensor* past_end = nullptr;  // the first in the table's order
+  for (RawTensor& t : file.tensors) {
     const std::optional<int64_t> start = CheckedAdd(data_start, t.offset.count());
     const std::optional<int64_t> end = start ? CheckedAdd(*start, t.size.count()) : std::nullopt;
-    if (!end || *end > file_size) {
-      return absl::DataLossError(absl::StrCat(
-          "tensor '", t.name, "': ", t.size.count(), " bytes at data offset ", t.offset.count(),
-          " pass the end of the file (", file_size, " bytes): the file is cut short or damaged"));
+    if (!end || *end > std::max(file_size, kLargestFile)) {
+      return PassesEnd(t, t.offset.count(), file_size, "");
     }
+    if (*end > file_size && past_end == nullptr) past_end = &t;
+    whole = std::max(whole, *end);
     t.offset = Bytes(*start);
     order.push_back(&t);
   }
+  if (past_end != nullptr && extent == GgufExtent::kWhole) {
+    return PassesEnd(*past_end, past_end->offset.count() - data_start, file_size,
+                     Missing(whole, file_size));
+  }
+  file.whole_size =
+      Bytes(past_end == nullptr ? file_size : (whole + alignment - 1) / alignment * alignment);
   std::sort(order.begin(), order.end(),
             [](const RawTensor* a, const RawTensor* b) { return a->offset < b->offset; });
   for (size_t i = 1; i < order.size(); ++i) {
@@ -244,7 +272,7 @@ absl::Status PlaceTensors(int64_t data_start, int64_t file_size, std::vector<Raw
   return absl::OkStatus();
 }
 
-absl::Status Parse(const FileReader& reader, GgufFile& file) {
+absl::Status Parse(const FileReader& reader, GgufExtent extent, GgufFile& file) {
   ByteCursor cursor(reader.Map());
   MILLRACE_ASSIGN_OR_RETURN(Header header, ReadHeader(cursor));
   file.version = header.version;
@@ -260,14 +288,14 @@ absl::Status Parse(const FileReader& reader, GgufFile& file) {
   }
   const int64_t table_end = static_cast<int64_t>(cursor.position());
   const int64_t data_start = (table_end + alignment - 1) / alignment * alignment;
-  return PlaceTensors(data_start, reader.size().count(), file.tensors);
+  return PlaceTensors(data_start, alignment, reader.size().count(), extent, file);
 }
 
 }  // namespace
 
-absl::StatusOr<GgufFile> ParseGguf(const FileReader& reader) {
-  GgufFile file{0, GgufMetadata(reader.name()), {}};
-  MILLRACE_RETURN_IF_ERROR(Annotate(Parse(reader, file), reader.name()));
+absl::StatusOr<GgufFile> ParseGguf(const FileReader& reader, GgufExtent extent) {
+  GgufFile file{0, GgufMetadata(reader.name()), {}, Bytes(0)};
+  MILLRACE_RETURN_IF_ERROR(Annotate(Parse(reader, extent, file), reader.name()));
   return file;
 }
 

@@ -75,8 +75,9 @@ absl::Status CheckTotals(const std::vector<GgufFile>& shards) {
 }
 
 GgufModelFiles Join(std::vector<GgufFile> shards, std::vector<std::unique_ptr<FileReader>> files) {
-  GgufModelFiles model{std::move(shards[0].metadata), {}, std::move(files)};
+  GgufModelFiles model{std::move(shards[0].metadata), {}, std::move(files), {}};
   for (size_t i = 0; i < shards.size(); ++i) {
+    model.whole_sizes.push_back(shards[i].whole_size);
     for (RawTensor& t : shards[i].tensors) {
       t.file = static_cast<int>(i);
       model.tensors.push_back(std::move(t));
@@ -85,7 +86,7 @@ GgufModelFiles Join(std::vector<GgufFile> shards, std::vector<std::unique_ptr<Fi
   return model;
 }
 
-absl::StatusOr<GgufModelFiles> OpenShards(const ShardName& name) {
+absl::StatusOr<GgufModelFiles> OpenShards(const ShardName& name, GgufExtent extent) {
   std::vector<GgufFile> shards;
   std::vector<std::unique_ptr<FileReader>> files;
   for (int i = 0; i < name.count; ++i) {
@@ -95,7 +96,7 @@ absl::StatusOr<GgufModelFiles> OpenShards(const ShardName& name) {
       return Annotate(reader.status(),
                       absl::StrCat("shard ", i + 1, " of ", name.count, " of the model"));
     }
-    MILLRACE_ASSIGN_OR_RETURN(GgufFile shard, ParseGguf(**reader));
+    MILLRACE_ASSIGN_OR_RETURN(GgufFile shard, ParseGguf(**reader, extent));
     MILLRACE_RETURN_IF_ERROR(CheckShard(shard.metadata, i, name.count));
     shards.push_back(std::move(shard));
     files.push_back(*std::move(reader));
@@ -121,8 +122,8 @@ std::string ShardPath(const ShardName& name, int number) {
   return absl::StrFormat("%s-%05d-of-%05d.gguf", name.stem, number, name.count);
 }
 
-absl::StatusOr<GgufModelFiles> OpenGguf(std::unique_ptr<FileReader> reader) {
-  MILLRACE_ASSIGN_OR_RETURN(GgufFile file, ParseGguf(*reader));
+absl::StatusOr<GgufModelFiles> OpenGguf(std::unique_ptr<FileReader> reader, GgufExtent extent) {
+  MILLRACE_ASSIGN_OR_RETURN(GgufFile file, ParseGguf(*reader, extent));
   MILLRACE_ASSIGN_OR_RETURN(int count, SplitCount(file.metadata));
   if (count > 1) {
     return file.metadata.Error("split.count",
@@ -137,14 +138,14 @@ absl::StatusOr<GgufModelFiles> OpenGguf(std::unique_ptr<FileReader> reader) {
   return Join(std::move(shards), std::move(files));
 }
 
-absl::StatusOr<GgufModelFiles> OpenGguf(const std::string& path) {
+absl::StatusOr<GgufModelFiles> OpenGguf(const std::string& path, GgufExtent extent) {
   MILLRACE_ASSIGN_OR_RETURN(std::unique_ptr<FileReader> reader, OpenMappedFile(path));
   const std::optional<ShardName> name = ParseShardName(path);
-  if (!name || name->count == 1) return OpenGguf(std::move(reader));
+  if (!name || name->count == 1) return OpenGguf(std::move(reader), extent);
   // The file that was named decides first: its own damage is reported before another's.
-  MILLRACE_ASSIGN_OR_RETURN(GgufFile file, ParseGguf(*reader));
+  MILLRACE_ASSIGN_OR_RETURN(GgufFile file, ParseGguf(*reader, extent));
   MILLRACE_RETURN_IF_ERROR(CheckShard(file.metadata, name->number - 1, name->count));
-  return OpenShards(*name);
+  return OpenShards(*name, extent);
 }
 
 }  // namespace millrace

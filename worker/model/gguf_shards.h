@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "worker/model/gguf_file.h"
 #include "worker/model/gguf_metadata.h"
 #include "worker/model/raw_tensor.h"
 #include "worker/weights/file_reader.h"
@@ -28,14 +29,17 @@ struct GgufModelFiles {
   GgufMetadata metadata;  // the first shard's; views files[0]
   std::vector<RawTensor> tensors;
   std::vector<std::unique_ptr<FileReader>> files;
+  std::vector<Bytes> whole_sizes;  // GgufFile::whole_size of each
 };
 
 // Any shard of a sharded model opens all of them. NotFound names a shard that is missing; DataLoss
 // a shard whose split.no, split.count or split.tensors.count do not agree with the others.
-absl::StatusOr<GgufModelFiles> OpenGguf(const std::string& path);
+absl::StatusOr<GgufModelFiles> OpenGguf(const std::string& path,
+                                        GgufExtent extent = GgufExtent::kWhole);
 
 // A single file already open (the embedded model).
-absl::StatusOr<GgufModelFiles> OpenGguf(std::unique_ptr<FileReader> reader);
+absl::StatusOr<GgufModelFiles> OpenGguf(std::unique_ptr<FileReader> reader,
+                                        GgufExtent extent = GgufExtent::kWhole);
 
 }  // namespace millrace
 

@@ -163,6 +163,7 @@ absl::Status ReadFrequencyFactors(const std::string& source,
   const int index = spec.FindTensor(TensorRole::kRopeFactors);
   if (index < 0) return absl::OkStatus();
   const TensorSpec& t = spec.tensors[index];
+  if (t.offset + t.size > files[t.file]->size()) return absl::OkStatus();  // only metadata is here
   if (t.dtype != DType::kF32) {
     return absl::DataLossError(absl::StrCat(source, ": tensor '", t.name, "': is of type ",
                                             DTypeName(t.dtype), ", expected f32"));

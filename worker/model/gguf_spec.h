@@ -15,7 +15,8 @@
 namespace millrace {
 
 // `tensors` of all shards, `files` in the order their `file` indices mean. DataLoss names file and
-// key or tensor; Unimplemented names an architecture, rope scaling or tensor that is not known.
+// key or tensor; Unimplemented names an architecture, rope scaling or tensor that is not known. Rope
+// factors are data: they are left out where the file ends before them.
 absl::StatusOr<ModelSpec> BuildGgufSpec(const GgufMetadata& metadata,
                                         std::vector<RawTensor> tensors,
                                         const std::vector<std::unique_ptr<FileReader>>& files);

@@ -62,7 +62,9 @@ absl::StatusOr<GgufValue> ReadArray(ByteCursor& cursor, absl::string_view field,
   if (count > cursor.left() / least) {
     return absl::DataLossError(absl::StrCat(field, ": an array of ", count, " x ",
                                             GgufTypeName(array.element), " does not fit in the ",
-                                            cursor.left(), " bytes that are left"));
+                                            cursor.left(),
+                                            " bytes that are left: the file is cut short or "
+                                            "damaged"));
   }
   if (size > 0) {
     MILLRACE_ASSIGN_OR_RETURN(array.bytes, cursor.Take(count * size, field));

@@ -41,7 +41,14 @@ absl::StatusOr<std::shared_ptr<const Model>> OpenHuggingFace(const std::string& 
   }
   MILLRACE_RETURN_IF_ERROR(json.status());
   MILLRACE_ASSIGN_OR_RETURN(HfConfig config, ReadHfConfig(JsonFields(config_path, *json)));
-  MILLRACE_ASSIGN_OR_RETURN(SafetensorsModel weights, OpenSafetensors(directory));
+  absl::StatusOr<SafetensorsModel> opened = OpenSafetensors(directory);
+  if (absl::IsNotFound(opened.status())) {
+    return absl::NotFoundError(absl::StrCat(
+        opened.status().message(),
+        "; `millrace plan` needs no more than config.json, with --quant Q4_K_M or another"));
+  }
+  MILLRACE_RETURN_IF_ERROR(opened.status());
+  SafetensorsModel weights = *std::move(opened);
   if (config.tied_output) DropTiedHead(weights.tensors);
 
   ModelSpec spec = std::move(config.spec);

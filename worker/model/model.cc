@@ -23,7 +23,8 @@ bool IsDirectory(const std::string& path) {
   return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
 }
 
-absl::StatusOr<GgufModelFiles> OpenGgufReference(const std::string& reference) {
+absl::StatusOr<GgufModelFiles> OpenGgufReference(const std::string& reference,
+                                                GgufExtent extent) {
   if (IsDemo(reference)) {
     return OpenGguf(ReadMemory(absl::StrCat(kDemoModel, " (embedded)"), DemoModelBytes()));
   }
@@ -31,21 +32,30 @@ absl::StatusOr<GgufModelFiles> OpenGgufReference(const std::string& reference) {
     return absl::InvalidArgumentError(
         absl::StrCat(reference, ": give the folder of a Hugging Face model, not a file inside it"));
   }
-  return OpenGguf(reference);
+  return OpenGguf(reference, extent);
+}
+
+absl::StatusOr<std::shared_ptr<const Model>> OpenModel(const std::string& reference,
+                                                       GgufExtent extent) {
+  if (!IsDemo(reference) && IsDirectory(reference)) return OpenHuggingFace(reference);
+  MILLRACE_ASSIGN_OR_RETURN(GgufModelFiles opened, OpenGgufReference(reference, extent));
+  return OpenGgufModel(reference, std::move(opened));
 }
 
 }  // namespace
 
 Model::Model(std::string reference, ModelSpec spec, Vocabulary vocabulary,
-             std::vector<std::unique_ptr<FileReader>> files)
+             std::vector<std::unique_ptr<FileReader>> files, Bytes missing)
     : reference_(std::move(reference)),
       spec_(std::move(spec)),
       vocabulary_(std::move(vocabulary)),
-      files_(std::move(files)) {}
+      files_(std::move(files)),
+      missing_(missing) {}
 
 absl::Span<const std::byte> Model::TensorBytes(int index) const {
   MILLRACE_CHECK(index >= 0 && index < static_cast<int>(spec_.tensors.size()));
   const TensorSpec& t = spec_.tensors[index];
+  MILLRACE_CHECK(t.offset + t.size <= files_[t.file]->size());
   return files_[t.file]->Map().subspan(t.offset.count(), t.size.count());
 }
 
@@ -55,14 +65,17 @@ std::string Model::PathOf(int index) const {
 }
 
 absl::StatusOr<std::shared_ptr<const Model>> Model::Open(const std::string& reference) {
-  if (!IsDemo(reference) && IsDirectory(reference)) return OpenHuggingFace(reference);
-  MILLRACE_ASSIGN_OR_RETURN(GgufModelFiles opened, OpenGgufReference(reference));
-  return OpenGgufModel(reference, std::move(opened));
+  return OpenModel(reference, GgufExtent::kWhole);
+}
+
+absl::StatusOr<std::shared_ptr<const Model>> Model::OpenMetadata(const std::string& reference) {
+  return OpenModel(reference, GgufExtent::kMetadata);
 }
 
 absl::StatusOr<Vocabulary> ReadVocabulary(const std::string& reference) {
   if (!IsDemo(reference) && IsDirectory(reference)) return ReadHuggingFaceVocabulary(reference);
-  MILLRACE_ASSIGN_OR_RETURN(GgufModelFiles opened, OpenGgufReference(reference));
+  MILLRACE_ASSIGN_OR_RETURN(GgufModelFiles opened,
+                            OpenGgufReference(reference, GgufExtent::kMetadata));
   MILLRACE_ASSIGN_OR_RETURN(Vocabulary vocabulary, BuildGgufVocabulary(opened.metadata));
   if (vocabulary.kind == VocabularyKind::kNone) {
     return opened.metadata.Error("tokenizer.ggml.model", "is missing: the file has no tokenizer");

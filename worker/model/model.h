@@ -19,7 +19,7 @@ namespace millrace {
 // The reference that names the embedded demo model (also what an empty reference means).
 inline constexpr char kDemoModel[] = "quill-7m";
 
-// Immutable after Open; thread-safe. Tensor bytes are views of the mapped files, never copies, and
+// Immutable after Open; thread-safe. Tensor bytes (where all weights are here) are views of the mapped files, never copies, and
 // live as long as the Model.
 class Model {
  public:
@@ -29,9 +29,16 @@ class Model {
   // Unimplemented: an architecture, tensor type or tokenizer that millrace does not know, named.
   static absl::StatusOr<std::shared_ptr<const Model>> Open(const std::string& reference);
 
-  Model(std::string reference, ModelSpec spec, Vocabulary vocabulary,
-        std::vector<std::unique_ptr<FileReader>> files);
+  // As Open, but of a GGUF file's weights any part may be missing: then the spec is that of the whole
+  // file but for rope factors that are not there (no plan depends on them), and the model can be
+  // planned for and looked at, not run.
+  static absl::StatusOr<std::shared_ptr<const Model>> OpenMetadata(const std::string& reference);
 
+  Model(std::string reference, ModelSpec spec, Vocabulary vocabulary,
+        std::vector<std::unique_ptr<FileReader>> files, Bytes missing = Bytes(0));
+
+  // Of the files, at their ends; zero unless opened by OpenMetadata.
+  Bytes missing() const { return missing_; }
   const std::string& reference() const { return reference_; }
   const ModelSpec& spec() const { return spec_; }
   const Vocabulary& vocabulary() const { return vocabulary_; }
@@ -48,10 +55,11 @@ class Model {
   ModelSpec spec_;
   Vocabulary vocabulary_;
   std::vector<std::unique_ptr<FileReader>> files_;  // parallel to spec_.files
+  Bytes missing_;
 };
 
-// The vocabulary alone: also of files that hold nothing else, and of architectures that millrace
-// cannot run. Errors as Model::Open; DataLoss when there is no tokenizer.
+// The vocabulary alone: also of files that hold nothing else or end before their weights do, and of
+// architectures that millrace cannot run. Errors as Model::Open; DataLoss when there is no tokenizer.
 absl::StatusOr<Vocabulary> ReadVocabulary(const std::string& reference);
 
 }  // namespace millrace
