@@ -15,19 +15,13 @@
 #ifndef MILLRACE_KERNELS_QUANTIZE_H_
 #define MILLRACE_KERNELS_QUANTIZE_H_
 
-#include <array>
-#include <cstdint>
-
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "kernels/thread_pool.h"
 #include "kernels/views.h"
+#include "proto/stored_types.h"
 
 namespace millrace {
-
-// What Quantize makes, the most precise first.
-inline constexpr std::array<DType, 4> kQuantizeTypes = {DType::kQ8_0, DType::kQ6_K, DType::kQ5_K,
-                                                        DType::kQ4_K};
 
 // Writes from's rows as rows of RowBytes(to, cols) each, without gaps. `from` may have any
 // alignment, `to` is one of kQuantizeTypes and from.cols a multiple of its block (CHECKed, as is
