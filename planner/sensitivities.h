@@ -44,8 +44,7 @@ struct Sensitivities {
   double Loss(const TensorSpec& tensor, int layers, DType dtype) const;
 };
 
-// What is known of llama-like models in general, relative to the layers' middle third; its scale
-// means nothing but beside the cache's. docs/precision.md has the table and where it comes from.
+// For models that nobody has measured: docs/precision.md has the table and where it comes from.
 Sensitivities DefaultSensitivities(const ModelSpec& model);
 
 }  // namespace millrace

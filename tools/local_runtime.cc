@@ -6,6 +6,7 @@
 #include "proto/status_macros.h"
 #include "tools/cli_io.h"
 #include "tools/plan_file.h"
+#include "tools/plan_precision.h"
 #include "tools/plan_problem.h"
 #include "tools/progress_bar.h"
 #include "worker/local_stages.h"
@@ -71,7 +72,8 @@ absl::StatusOr<PlacementProblem> LocalProblem(const ModelSpec& model, const std:
   MILLRACE_ASSIGN_OR_RETURN(const Budget budget, ParseBudget(request.budget));
   ClusterSpec cluster;
   MILLRACE_ASSIGN_OR_RETURN(cluster.hosts.emplace_back(), ProbeHost(budget.probe));
-  MILLRACE_ASSIGN_OR_RETURN(PlacementProblem sized, ProblemOn(cluster, model, request));
+  MILLRACE_ASSIGN_OR_RETURN(PlacementProblem sized,
+                            ProblemAtPrecision(cluster, model, request));
   if (path.empty() || !HasGpu(cluster)) return sized;
   // Weights stay on disk only where there is no other way: only then is the disk measured.
   MILLRACE_ASSIGN_OR_RETURN(const SolveResult solved, Solve(sized));
@@ -82,6 +84,10 @@ absl::StatusOr<PlacementProblem> LocalProblem(const ModelSpec& model, const std:
 
 absl::StatusOr<PlacementPlan> ReadPlanFor(const Model& model, const RuntimeRequest& request) {
   const std::string& path = request.plan_path;
+  if (request.budget.precision.mode != PrecisionFlags().mode) {
+    return absl::InvalidArgumentError(
+        "--precision: has no effect with --plan: the plan says what is converted");
+  }
   MILLRACE_ASSIGN_OR_RETURN(PlacementPlan plan, ReadPlanFile("--plan", path));
   const std::string fingerprint = FingerprintOf(model.spec());
   if (plan.model_fingerprint != fingerprint) {
@@ -99,6 +105,12 @@ absl::StatusOr<PlacementPlan> ReadPlanFor(const Model& model, const RuntimeReque
     }
   }
   return plan;
+}
+
+absl::StatusOr<Runtime> LoadRuntime(const std::shared_ptr<const Model>& model, PlacementPlan plan,
+                                    const RuntimeRequest& request) {
+  MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<Engine> engine, LoadStages(model, plan, request));
+  return MakeRuntime(std::move(plan), std::move(engine));
 }
 
 absl::StatusOr<RuntimeOrInfeasible> OpenLocalRuntime(const RuntimeRequest& request) {
@@ -119,9 +131,7 @@ absl::StatusOr<RuntimeOrInfeasible> OpenLocalRuntime(const RuntimeRequest& reque
     plan = *std::move(solved.plan);
     host = problem.cluster.hosts.front();
   }
-  MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<Engine> engine,
-                            LoadStages(model, plan, request));
-  out.runtime = MakeRuntime(std::move(plan), std::move(engine));
+  MILLRACE_ASSIGN_OR_RETURN(out.runtime, LoadRuntime(model, std::move(plan), request));
   out.runtime->host = std::move(host);
   return out;
 }

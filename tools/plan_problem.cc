@@ -43,6 +43,11 @@ absl::StatusOr<PlacementProblem> WithPassSize(PlacementProblem problem,
 
 }  // namespace
 
+int ContextOf(const ModelSpec& model, const RuntimeRequest& request) {
+  return request.budget.context > 0 ? request.budget.context
+                                    : std::min(request.default_context, model.context_length);
+}
+
 absl::StatusOr<PlacementProblem> ProblemOn(const ClusterSpec& cluster, const ModelSpec& model,
                                            const RuntimeRequest& request) {
   PlacementProblem problem;
@@ -50,9 +55,7 @@ absl::StatusOr<PlacementProblem> ProblemOn(const ClusterSpec& cluster, const Mod
   problem.model_reference = request.model.empty() ? kDemoModel : request.model;
   problem.model = model;
   problem.cluster = cluster;
-  problem.context = request.budget.context > 0
-                        ? request.budget.context
-                        : std::min(request.default_context, model.context_length);
+  problem.context = ContextOf(model, request);
   problem.slots = request.budget.slots;
   problem.kv_type = wishes.kv_type;
   problem.expected_prompt_tokens =
