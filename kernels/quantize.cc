@@ -35,18 +35,17 @@ bool QuantizeQ8(const float* x, uint8_t* out) {
   return true;
 }
 
-using QuantizeBlock = bool (*)(const float* x, uint8_t* out);
-
 QuantizeBlock BlockFunction(DType to) {
+  const QuantizeKernels& kernels = QuantizeKernelsFor(DetectCpuIsa());
   switch (to) {
     case DType::kQ8_0:
       return QuantizeQ8;
     case DType::kQ6_K:
-      return QuantizeQ6K;
+      return kernels.q6_k;
     case DType::kQ5_K:
-      return QuantizeQ5K;
+      return kernels.q5_k;
     case DType::kQ4_K:
-      return QuantizeQ4K;
+      return kernels.q4_k;
     default:
       return nullptr;
   }

@@ -8,8 +8,10 @@
 #include <filesystem>
 #include <limits>
 #include <string>
+#include <tuple>
 
 #include "kernels/matmul.h"
+#include "kernels/quantize_k.h"
 #include "tests/kernels/kernel_testing.h"
 #include "worker/model/model.h"
 
@@ -209,6 +211,25 @@ TEST(QuantizeTest, ThreadsAndRowsBesideDoNotMatter) {
     const std::vector<uint8_t> alone = *QuantizedBytes(ViewOf(last), dtype);
     EXPECT_TRUE(
         std::equal(alone.begin(), alone.end(), one.end() - static_cast<long>(alone.size())));
+  }
+}
+
+TEST(QuantizeTest, EveryInstructionSetMakesTheSameBytes) {
+  std::mt19937_64 rng(8);
+  const QuantizeKernels& plain = ScalarQuantizeKernels();
+  for (CpuIsa isa : AvailableIsas()) {
+    const QuantizeKernels& other = QuantizeKernelsFor(isa);
+    for (int round = 0; round < 200; ++round) {
+      const std::vector<float> x =
+          RandomFloats(kCols, rng, std::pow(10.0f, static_cast<float>(round % 9 - 5)));
+      for (const auto& [a, b, size] :
+           {std::tuple(plain.q4_k, other.q4_k, 144), std::tuple(plain.q5_k, other.q5_k, 176),
+            std::tuple(plain.q6_k, other.q6_k, 210)}) {
+        std::vector<uint8_t> one(static_cast<size_t>(size), 1), two(static_cast<size_t>(size), 2);
+        ASSERT_EQ(a(x.data(), one.data()), b(x.data(), two.data()));
+        ASSERT_EQ(one, two) << CpuIsaName(isa) << " round " << round;
+      }
+    }
   }
 }
 

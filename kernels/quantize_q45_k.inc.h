@@ -1,4 +1,5 @@
 // Q4_K and Q5_K: x = d * scale * code - dmin * minimum.
+// Included by quantize_isa.inc.h only.
 #include <limits>
 
 #include "kernels/quantize_k.h"
@@ -75,8 +76,11 @@ Pair LeastSquares(const ValueSums& v, const CodeSums& c, double& error) {
 Pair FindPair(const float* x, const float* w, int most_code) {
   constexpr float kStarts[] = {0.0f, -1.0f, -0.6f, -0.3f, 0.3f, 0.6f};
   constexpr int kTurns = 3;
-  const float low = std::min(0.0f, *std::min_element(x, x + kPairValues));
-  const float high = *std::max_element(x, x + kPairValues);
+  float low = std::min(0.0f, x[0]), high = x[0];
+  for (int i = 1; i < kPairValues; ++i) {
+    low = std::min(low, x[i]);
+    high = std::max(high, x[i]);
+  }
   Pair best{0.0f, -low};
   if (!(high > low)) return best;
   const float most = static_cast<float>(most_code);
@@ -233,8 +237,6 @@ void PackPairs(const PairBlock& block, const uint8_t* codes, uint8_t* header, ui
   }
 }
 
-}  // namespace
-
 bool QuantizeQ4K(const float* x, uint8_t* out) {
   constexpr int kBytes = 144, kMostCode = 15;
   std::memset(out, 0, kBytes);
@@ -259,4 +261,5 @@ bool QuantizeQ5K(const float* x, uint8_t* out) {
   return block.d.finite() && block.dmin.finite();
 }
 
+}  // namespace
 }  // namespace millrace

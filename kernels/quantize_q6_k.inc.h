@@ -1,4 +1,5 @@
 // Q6_K: x = d * scale * (code - 32).
+// Included by quantize_isa.inc.h only.
 #include <limits>
 
 #include "kernels/quantize_k.h"
@@ -127,8 +128,6 @@ void PackSixes(const Values& v, const SixBlock& block, uint8_t* out) {
   std::memcpy(out + 208, &block.d.bits, 2);
 }
 
-}  // namespace
-
 bool QuantizeQ6K(const float* x, uint8_t* out) {
   constexpr int kBytes = 210;
   std::memset(out, 0, kBytes);
@@ -146,4 +145,5 @@ bool QuantizeQ6K(const float* x, uint8_t* out) {
   return block.d.finite();
 }
 
+}  // namespace
 }  // namespace millrace
