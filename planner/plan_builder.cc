@@ -11,6 +11,7 @@
 #include "planner/route_choice.h"
 #include "planner/stage_steps.h"
 #include "proto/device_layout.h"
+#include "proto/stored_types.h"
 
 namespace millrace {
 namespace {
@@ -20,7 +21,9 @@ std::string PrecisionOf(const ModelSpec& model, const Block& block, bool tiled) 
   std::set<std::string> types;
   for (int t : block.tensors) {
     if (model.tensors[t].shape.size() != 2) continue;
-    const DType file = model.tensors[t].dtype, held = tiled ? TiledType(file) : file;
+    const TensorSpec& tensor = model.tensors[t];
+    const DType held = tiled ? TiledType(tensor.dtype) : tensor.dtype;
+    const DType file = tensor.file_dtype.value_or(tensor.dtype);
     types.insert(held == file ? std::string(DTypeName(file))
                               : absl::StrCat(DTypeName(held), " (from ", DTypeName(file), ")"));
   }
@@ -78,6 +81,7 @@ void AddBlocks(const PlacementProblem& problem, const MemoryBudget& memory, Devi
     const bool tiled = kind == DeviceKind::kGpu && !beside &&
                        memory.blocks()[b].kind != BlockKind::kEmbedding;
     p.precision = PrecisionOf(problem.model, memory.blocks()[b], tiled);
+    p.stored_types = StoredTypesOf(problem.model, memory.blocks()[b]);
     plan.blocks.push_back(std::move(p));
   }
 }

@@ -9,6 +9,7 @@
 #include "planner/baselines.h"
 #include "planner/home_counts.h"
 #include "planner/plan_words.h"
+#include "planner/precision_words.h"
 
 namespace millrace {
 namespace {
@@ -147,6 +148,7 @@ std::string RenderPlanTable(const PlacementPlan& plan) {
   for (const Stage& s : plan.stages) {
     if (s.device_kind == DeviceKind::kGpu) absl::StrAppend(&out, RenderRoutes(plan, s));
   }
+  absl::StrAppend(&out, RenderPrecision(plan));
   absl::StrAppend(&out, RenderPredicted(plan));
   absl::StrAppend(&out, WrapAt(absl::StrCat("limited by ", plan.binding_constraint), 100), "\n");
   return out;
@@ -160,6 +162,7 @@ std::string RenderExplain(const PlacementPlan& plan, const PlacementProblem* pro
                           absl::StrCat(e.worker.value(), "/", e.memory),
                           std::string(PurposeName(e.purpose)), FormatBytes(e.bytes));
   }
+  absl::StrAppend(&out, RenderStoredTypes(plan));
   absl::StrAppend(&out, "\ntime of one decoded token\n");
   for (size_t i = 0; i < plan.stages.size() && i < plan.predicted.stage_time_per_token.size(); ++i) {
     absl::StrAppendFormat(&out, "  %-24s %10s\n",

@@ -115,6 +115,27 @@ absl::Status CheckDisk(const PlacementProblem& problem, const PlacementPlan& pla
   return absl::OkStatus();
 }
 
+// The plan tells the runtime of every tensor that the model as held has in another type than the file, and
+// of no other. None of them is read from disk, where they are as in the file.
+absl::Status CheckStoredTypes(const PlacementProblem& problem, const PlacementPlan& plan) {
+  std::map<std::string, DType> listed;
+  for (const BlockPlacement& p : plan.blocks) {
+    for (const StoredType& type : p.stored_types) listed[type.tensor] = type.dtype;
+    if (p.home == Home::kDisk && !p.stored_types.empty()) {
+      return Broken("block ", p.name, " is homed on disk and converted");
+    }
+  }
+  for (const TensorSpec& t : problem.model.tensors) {
+    const auto found = listed.find(t.name);
+    const bool as_held = found != listed.end() && found->second == t.dtype;
+    if (t.file_dtype.has_value() ? !as_held : found != listed.end()) {
+      return Broken("tensor ", t.name, " is held as ", DTypeName(t.dtype),
+                    " but listed otherwise or not");
+    }
+  }
+  return absl::OkStatus();
+}
+
 // Shares stand by growing passes behind the route, each cut where tiles and super-blocks end.
 absl::Status CheckShares(const PlacementProblem& problem, const PlacementPlan& plan,
                          const BlockPlacement& p) {
@@ -192,6 +213,7 @@ absl::Status ValidatePlan(const PlacementProblem& problem, const PlacementPlan& 
     }
     MILLRACE_RETURN_IF_ERROR(CheckRoute(problem, plan, p));
   }
+  MILLRACE_RETURN_IF_ERROR(CheckStoredTypes(problem, plan));
   MILLRACE_RETURN_IF_ERROR(CheckPins(problem, plan));
   return CheckPlanMemory(problem, plan);
 }

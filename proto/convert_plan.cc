@@ -56,6 +56,20 @@ void SharesFromProto(FieldCheck& check, const std::string& at, const v1::BlockPl
   }
 }
 
+void StoredTypesFromProto(FieldCheck& check, const std::string& at, const v1::BlockPlacement& in,
+                          BlockPlacement& block) {
+  for (int i = 0; i < in.stored_types_size(); ++i) {
+    const std::string here = absl::StrCat(at, ".stored_types[", i, "]");
+    const v1::StoredType& wire = in.stored_types(i);
+    const absl::StatusOr<DType> dtype = FromProto(wire.dtype());
+    if (!dtype.ok()) {
+      check.Refuse(here + ".dtype", "unknown type ", static_cast<int>(wire.dtype()));
+      return;
+    }
+    block.stored_types.push_back({check.Name(here + ".tensor", wire.tensor()), *dtype});
+  }
+}
+
 void BlocksFromProto(FieldCheck& check, const v1::PlacementPlan& wire, PlacementPlan& plan) {
   for (int i = 0; i < wire.blocks_size() && check.ok(); ++i) {
     const v1::BlockPlacement& in = wire.blocks(i);
@@ -72,6 +86,7 @@ void BlocksFromProto(FieldCheck& check, const v1::PlacementPlan& wire, Placement
     const int kv_home = check.Int32(at + ".kv_home", in.kv_home(), 0, 2);
     block.kv_home = kv_home == v1::HOME_HOST ? Home::kHost : Home::kDevice;
     SharesFromProto(check, at, in, block);
+    StoredTypesFromProto(check, at, in, block);
     if (check.ok()) {
       const Stage& stage = plan.stages[block.stage];
       if (i < stage.first_block || i >= stage.end_block) {
@@ -165,6 +180,11 @@ void StagesToProto(const PlacementPlan& plan, v1::PlacementPlan& wire) {
       v1::CpuShare& to = *out.add_cpu_shares();
       to.set_max_tokens(share.max_tokens);
       to.set_units(share.units);
+    }
+    for (const StoredType& type : block.stored_types) {
+      v1::StoredType& to = *out.add_stored_types();
+      to.set_tensor(type.tensor);
+      to.set_dtype(ToProto(type.dtype));
     }
   }
 }

@@ -4,6 +4,7 @@
 #define MILLRACE_PROTO_MODEL_SPEC_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -44,6 +45,9 @@ struct TensorSpec {
   int file = 0;                // index into ModelSpec::files
   Bytes offset;                // from the start of that file
   Bytes size;                  // exact
+  // Where `dtype` is what the tensor is converted to when it is loaded: its type in the file. Size is of
+  // `dtype`; file and offset are meaningless then (proto/stored_types.h).
+  std::optional<DType> file_dtype = {};
 
   int64_t rows() const { return shape.size() == 2 ? shape[0] : 1; }
   int64_t cols() const { return shape.empty() ? 0 : shape.back(); }

@@ -85,9 +85,9 @@ std::string FingerprintOf(const ModelSpec& model) {
   }
   for (const TensorSpec& t : model.tensors) {
     hash.Add(t.name);
-    hash.Add(static_cast<int64_t>(t.dtype));
+    hash.Add(static_cast<int64_t>(t.file_dtype.value_or(t.dtype)));
     for (int64_t d : t.shape) hash.Add(d);
-    hash.Add(t.size.count());
+    hash.Add((t.file_dtype ? t.rows() * RowBytes(*t.file_dtype, t.cols()) : t.size).count());
   }
   return absl::StrFormat("%016x", hash.value());
 }

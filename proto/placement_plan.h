@@ -17,9 +17,10 @@
 
 namespace millrace {
 
-// 2: blocks may be split between CPU and GPU (BlockPlacement::cpu_shares). Plans of version 1 have none
-// and are read as they are.
-inline constexpr int kPlanFormatVersion = 2;
+// 2: blocks may be split between CPU and GPU (BlockPlacement::cpu_shares). 3: tensors may be held in
+// other types than the file's (BlockPlacement::stored_types). Plans of older versions have none and are
+// read as they are.
+inline constexpr int kPlanFormatVersion = 3;
 inline constexpr int kOldestPlanFormatVersion = 1;
 
 // Where a block's weights live. On disk: read again for every pass, only beside a GPU, which they are
@@ -51,6 +52,15 @@ struct CpuShare {
   int units = 0;  // a multiple of kUnitGrain, or all
 };
 
+// A tensor that is held in another type than the model file's: converted when it is loaded. See
+// proto/stored_types.h.
+struct StoredType {
+  std::string tensor;  // as in the file
+  DType dtype{};
+
+  bool operator==(const StoredType&) const = default;
+};
+
 // How one block is held and used.
 struct BlockPlacement {
   int block = 0;
@@ -73,6 +83,9 @@ struct BlockPlacement {
   // both at the same time, and the device adds the two. Larger passes than any share's stream whole.
   // Empty: the block is never split.
   std::vector<CpuShare> cpu_shares = {};
+  // Those of the block's tensors that are not held as in the file, in the model's order. A tensor of two
+  // blocks (a tied output) stands in both.
+  std::vector<StoredType> stored_types = {};
 };
 
 enum class Purpose : uint8_t { kWeights, kKvCache, kActivations, kOverhead, kStreamRing };
@@ -144,8 +157,8 @@ inline CpuWork CpuWorkOf(const BlockPlacement& block) {
 }
 
 struct ModelSpec;
-// 16 hex digits over the architecture, dimensions, tensor names, types, shapes and sizes. Equal for
-// equal models in different folders; not a hash of the weights.
+// 16 hex digits over the architecture, dimensions, tensor names, types, shapes and sizes, types and sizes
+// as in the file. Equal for equal models in different folders; not a hash of the weights.
 std::string FingerprintOf(const ModelSpec& model);
 
 }  // namespace millrace

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "proto/stored_types.h"
 
 namespace millrace {
 namespace {
@@ -18,7 +19,8 @@ const DeviceSpec* FindDevice(const HostSpec& host, const Stage& stage) {
 
 double DecodeCeiling(const ModelSpec& model, const PlacementPlan& plan, const HostSpec& host,
                      int batch, int context) {
-  const std::vector<Block> blocks = BlocksOf(model);
+  const std::vector<Block> blocks =
+      BlocksOf(HeldModel(model, StoredTypesOf(plan)).value_or(model));
   absl::Duration pass;
   for (const Stage& stage : plan.stages) {
     const DeviceSpec* device = FindDevice(host, stage);

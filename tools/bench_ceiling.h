@@ -11,7 +11,7 @@ namespace millrace {
 // Stages run one after the other, each at the rates of its device, which is one of `host`'s; 0
 // where a stage's device is not there or has no rate. Tokens per second.
 
-// Every stage reads its weights once per pass of `batch` tokens, the embedding aside, and the
+// Every stage reads its weights, in the types that the plan holds them in, once per pass of `batch` tokens, the embedding aside, and the
 // caches of `batch` sequences of `context` tokens.
 double DecodeCeiling(const ModelSpec& model, const PlacementPlan& plan, const HostSpec& host,
                      int batch, int context);

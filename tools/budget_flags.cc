@@ -47,6 +47,7 @@ absl::StatusOr<std::vector<Pin>> ParsePins(const std::vector<std::string>& texts
 }
 
 absl::StatusOr<DType> ParseKvType(const std::string& text) {
+  if (text.empty()) return DType::kF16;
   const std::optional<DType> type = DTypeFromName(text);
   for (DType allowed : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0}) {
     if (type == allowed) return allowed;
@@ -91,9 +92,10 @@ void AddBudgetFlags(CLI::App* app, BudgetFlags& flags) {
       ->check(CLI::Range(1, 1 << 26));
   app->add_option("--slots", flags.slots, "sequences that may run together")
       ->check(CLI::Range(1, 1 << 16));
-  app->add_option("--kv-type", flags.kv_type, "f32, f16, bf16 or q8_0")->capture_default_str();
+  app->add_option("--kv-type", flags.kv_type, "f32, f16, bf16 or q8_0 [f16]");
   app->add_option("--threads", flags.threads, "CPU threads (default: all usable cores)")
       ->check(CLI::Range(1, 4096));
+  AddPrecisionFlags(app, flags.precision);
   app->add_option("--pin", flags.pins, "place blocks: 'blk.*.ffn=host' (repeatable)")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
@@ -146,6 +148,7 @@ absl::StatusOr<PlanWishes> ParseWishes(const BudgetFlags& flags) {
   MILLRACE_ASSIGN_OR_RETURN(wishes.pins, ParsePins(flags.pins));
   MILLRACE_ASSIGN_OR_RETURN(wishes.routes, ParseRoutes(flags.routes));
   MILLRACE_ASSIGN_OR_RETURN(wishes.objective, ParseObjectiveFlag(flags.objective));
+  MILLRACE_RETURN_IF_ERROR(ParsePrecision(flags.precision).status());
   return wishes;
 }
 
@@ -169,6 +172,11 @@ absl::StatusOr<v1::PlanOptions> ToPlanOptions(const BudgetFlags& flags) {
   if (flags.threads != 0) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--threads: ", flags.threads, " has no effect with --planner; give it to millrace-worker"));
+  }
+  MILLRACE_ASSIGN_OR_RETURN(const PrecisionWishes precision, ParsePrecision(flags.precision));
+  if (precision.automatic) {
+    return absl::InvalidArgumentError(
+        "--precision: 'auto' has no effect with --planner: a cluster's weights stay as in the file");
   }
   v1::PlanOptions options;
   options.set_context(flags.context);

@@ -9,13 +9,15 @@
 #include "absl/status/statusor.h"
 #include "millrace/v1/plan.pb.h"
 #include "planner/placement_problem.h"
+#include "tools/precision_flags.h"
 #include "worker/probe.h"
 #include "worker/probe_cache.h"
 
 namespace millrace {
 
 struct BudgetFlags {
-  std::string device_memory, host_memory, devices, kv_type = "f16", routes = "auto";
+  std::string device_memory, host_memory, devices, routes = "auto";
+  std::string kv_type;  // empty: f16, or what --precision auto makes of it
   std::string objective = "decode";
   std::string cache_folder = DefaultCacheFolder();
   int context = 0;  // 0: the command's default
@@ -23,6 +25,7 @@ struct BudgetFlags {
   int threads = 0;  // 0: all usable cores
   int max_pass_tokens = 0;  // 0: the planner's choice (planner/pass_size.h)
   std::vector<std::string> pins;
+  PrecisionFlags precision;
 };
 
 // `flags` outlives `app`'s parse.

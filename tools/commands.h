@@ -18,6 +18,7 @@ void AddProbeCommand(CLI::App& app, Command& chosen);
 void AddPlanCommand(CLI::App& app, Command& chosen);
 void AddRunCommand(CLI::App& app, Command& chosen);
 void AddEvalCommand(CLI::App& app, Command& chosen);
+void AddCalibrateCommand(CLI::App& app, Command& chosen);
 void AddLogitsCommand(CLI::App& app, Command& chosen);
 void AddTokenizeCommand(CLI::App& app, Command& chosen);
 void AddSynthCommand(CLI::App& app, Command& chosen);

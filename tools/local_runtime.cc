@@ -9,6 +9,7 @@
 #include "proto/status_macros.h"
 #include "tools/cli_io.h"
 #include "tools/plan_file.h"
+#include "tools/plan_precision.h"
 #include "tools/plan_problem.h"
 #include "tools/progress_bar.h"
 #include "worker/local_stages.h"
@@ -74,7 +75,8 @@ absl::StatusOr<PlacementProblem> ProblemHere(const ModelSpec& model, const std::
   ClusterSpec cluster;
   MILLRACE_ASSIGN_OR_RETURN(cluster.hosts.emplace_back(), ProbeHost(budget.probe));
   if (what_is_free) cluster.hosts.front() = BudgetsNow(cluster.hosts.front(), request.memory);
-  MILLRACE_ASSIGN_OR_RETURN(PlacementProblem sized, ProblemOn(cluster, model, request));
+  MILLRACE_ASSIGN_OR_RETURN(PlacementProblem sized,
+                            ProblemAtPrecision(cluster, model, request));
   if (path.empty() || !HasGpu(cluster)) return sized;
   // Weights stay on disk only where there is no other way: only then is the disk measured.
   MILLRACE_ASSIGN_OR_RETURN(const SolveResult solved, Solve(sized));
@@ -92,6 +94,10 @@ absl::StatusOr<PlacementProblem> LocalProblem(const ModelSpec& model, const std:
 
 absl::StatusOr<PlacementPlan> ReadPlanFor(const Model& model, const RuntimeRequest& request) {
   const std::string& path = request.plan_path;
+  if (request.budget.precision.mode != PrecisionFlags().mode) {
+    return absl::InvalidArgumentError(
+        "--precision: has no effect with --plan: the plan says what is converted");
+  }
   MILLRACE_ASSIGN_OR_RETURN(PlacementPlan plan, ReadPlanFile("--plan", path));
   const std::string fingerprint = FingerprintOf(model.spec());
   if (plan.model_fingerprint != fingerprint) {
@@ -144,6 +150,12 @@ absl::Status CheckStillFits(const PlacementPlan& plan, const RuntimeRequest& req
 
 }  // namespace
 
+absl::StatusOr<Runtime> LoadRuntime(const std::shared_ptr<const Model>& model, PlacementPlan plan,
+                                    const RuntimeRequest& request) {
+  MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<Engine> engine, LoadStages(model, plan, request));
+  return MakeRuntime(std::move(plan), std::move(engine));
+}
+
 absl::StatusOr<RuntimeOrInfeasible> OpenLocalRuntime(const RuntimeRequest& request) {
   MILLRACE_RETURN_IF_ERROR(ParseBudget(request.budget));  // bad flags before slow work
   MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<const Model> model, Model::Open(request.model));
@@ -162,9 +174,8 @@ absl::StatusOr<RuntimeOrInfeasible> OpenLocalRuntime(const RuntimeRequest& reque
     out.infeasible = std::move(chosen.result.infeasible);
     return out;
   }
-  PlacementPlan plan = *std::move(chosen.result.plan);
-  MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<Engine> engine, LoadStages(model, plan, request));
-  out.runtime = MakeRuntime(std::move(plan), std::move(engine));
+  MILLRACE_ASSIGN_OR_RETURN(out.runtime,
+                            LoadRuntime(model, *std::move(chosen.result.plan), request));
   out.runtime->host = std::move(chosen.host);
   return out;
 }

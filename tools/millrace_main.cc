@@ -15,6 +15,7 @@ int main(int argc, char** argv) {
   millrace::AddPlanCommand(app, chosen);
   millrace::AddRunCommand(app, chosen);
   millrace::AddEvalCommand(app, chosen);
+  millrace::AddCalibrateCommand(app, chosen);
   millrace::AddLogitsCommand(app, chosen);
   millrace::AddTokenizeCommand(app, chosen);
   millrace::AddSynthCommand(app, chosen);

@@ -18,15 +18,18 @@ PassActivations ActivationsFor(const PlacementProblem& problem, int tokens, int 
           ActivationNeedsOf(problem.model, host_route, DeviceKind::kCpu)};
 }
 
+int ContextOf(const ModelSpec& model, const RuntimeRequest& request) {
+  return request.budget.context > 0 ? request.budget.context
+                                    : std::min(request.default_context, model.context_length);
+}
+
 absl::StatusOr<PlanQuery> QueryFor(const ModelSpec& model, const RuntimeRequest& request) {
   PlanQuery query;
   PlacementProblem& problem = query.problem;
   MILLRACE_ASSIGN_OR_RETURN(const PlanWishes wishes, ParseWishes(request.budget));
   problem.model_reference = request.model.empty() ? kDemoModel : request.model;
   problem.model = model;
-  problem.context = request.budget.context > 0
-                        ? request.budget.context
-                        : std::min(request.default_context, model.context_length);
+  problem.context = ContextOf(model, request);
   problem.slots = request.budget.slots;
   problem.kv_type = wishes.kv_type;
   problem.expected_prompt_tokens =

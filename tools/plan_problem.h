@@ -9,7 +9,10 @@
 
 namespace millrace {
 
-// `model` on `cluster`. Context, slots, cache type, routes and pins are the request's; its budgets
+// Tokens per slot: --ctx, or the request's default where the model was trained for as many.
+int ContextOf(const ModelSpec& model, const RuntimeRequest& request);
+
+// `model` on `cluster`, as it is given: --precision is not looked at (tools/plan_precision.h). Context, slots, cache type, routes and pins are the request's; its budgets
 // are not looked at: they are the cluster's. Without --max-pass-tokens the largest pass is chosen
 // by planner/pass_size.h. InvalidArgument names the flag.
 absl::StatusOr<PlacementProblem> ProblemOn(const ClusterSpec& cluster, const ModelSpec& model,

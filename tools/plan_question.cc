@@ -9,6 +9,7 @@
 #include "tools/config_spec.h"
 #include "tools/local_runtime.h"
 #include "tools/model_words.h"
+#include "tools/plan_precision.h"
 #include "tools/plan_problem.h"
 #include "tools/synth.h"
 #include "tools/synth_spec.h"
@@ -26,7 +27,7 @@ absl::StatusOr<AskedProblem> OnDescribed(const AskedModel& model, DescribedMachi
   out.notes = std::move(machine.notes);
   ClusterSpec cluster;
   cluster.hosts.push_back(std::move(machine.host));
-  MILLRACE_ASSIGN_OR_RETURN(out.problem, ProblemOn(cluster, model.spec, request));
+  MILLRACE_ASSIGN_OR_RETURN(out.problem, ProblemAtPrecision(cluster, model.spec, request));
   return out;
 }
 
@@ -35,11 +36,13 @@ absl::StatusOr<AskedProblem> OnThisMachine(const AskedModel& model, const std::s
   AskedProblem out;
   // Imagined workers are like this machine's CPU unless devices are named.
   if (!workers.empty() && request.budget.devices.empty()) request.budget.devices = "cpu";
-  MILLRACE_ASSIGN_OR_RETURN(out.problem, LocalProblem(model.spec, model.path, request));
+  RuntimeRequest here_as_is = request;
+  if (!workers.empty()) here_as_is.budget.precision = {};
+  MILLRACE_ASSIGN_OR_RETURN(out.problem, LocalProblem(model.spec, model.path, here_as_is));
   if (workers.empty()) return out;
   const HostSpec here = out.problem.cluster.hosts.front();
   MILLRACE_ASSIGN_OR_RETURN(const ClusterSpec imagined, ParseImaginedWorkers(workers, here));
-  MILLRACE_ASSIGN_OR_RETURN(out.problem, ProblemOn(imagined, model.spec, request));
+  MILLRACE_ASSIGN_OR_RETURN(out.problem, ProblemAtPrecision(imagined, model.spec, request));
   return out;
 }
 
@@ -132,6 +135,8 @@ absl::StatusOr<AskedProblem> MakeProblem(const PlanQuestion& q) {
                                                   : OnThisMachine(model, q.workers, request));
   out.runtime = std::move(request);
   out.model_note = model.note;
+  // Other machines are asked about with the same types.
+  out.runtime.budget.kv_type = std::string(DTypeName(out.problem.kv_type));
   return out;
 }
 

@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "kernels/thread_pool.h"
 #include "proto/status_macros.h"
+#include "proto/stored_types.h"
 #include "worker/backend/backend.h"
 #include "worker/backend/cuda/cuda_backend.h"
 #include "worker/backend/cuda/gpu_memory.h"
@@ -20,6 +21,7 @@
 #include "worker/stage_blocks.h"
 #include "worker/stream/disk_reader.h"
 #include "worker/stream/host_weights.h"
+#include "worker/weights/converted_tensors.h"
 
 namespace millrace {
 namespace {
@@ -50,9 +52,10 @@ Bytes HostWeightBudget(const PlacementPlan& plan, const WorkerId& worker) {
 
 class Runner : public StageRunner {
  public:
-  Runner(std::shared_ptr<const Model> model, const PlacementPlan& plan, int stage,
+  Runner(std::unique_ptr<ConvertedTensors> converted, const PlacementPlan& plan, int stage,
          std::unique_ptr<StageLink> next)
-      : model_(std::move(model)),
+      : converted_(std::move(converted)),
+        model_(converted_->model()),
         stage_(stage),
         epoch_(plan.epoch),
         slots_(plan.slots),
@@ -83,6 +86,7 @@ class Runner : public StageRunner {
   absl::Status MakeHostRoute(const PlacementPlan& plan, const StageOptions& options);
   absl::Status PlaceBlock(const Block& block, const BlockPlacement& placement);
   absl::Status PlaceHead(Home home);
+  absl::Status ConvertAndPlace(const Block& block, const BlockPlacement& placement);
   absl::Status HoldHostWeights(const PlacementPlan& plan, const std::vector<Block>& blocks,
                                const StageOptions& options);
   Bytes DeviceWeightBytes(const PlacementPlan& plan, const std::vector<Block>& blocks) const;
@@ -95,7 +99,8 @@ class Runner : public StageRunner {
   void AddUse(PassResult& result);
   absl::StatusOr<PassResult> HandOn(const Pass& pass, absl::Time begin, absl::Time deadline);
 
-  std::shared_ptr<const Model> model_;
+  std::unique_ptr<ConvertedTensors> converted_;
+  std::shared_ptr<const Model> model_;  // as it is held
   const int stage_;
   const Epoch epoch_;
   const int slots_, context_, max_pass_tokens_;
@@ -109,6 +114,7 @@ class Runner : public StageRunner {
   WeightsId head_;
   const float* output_norm_ = nullptr;
   KvCache kv_;
+  std::set<int> host_tensors_;  // of blocks that are not homed on a GPU
   Bytes host_weight_bytes_, device_weight_bytes_;
   // Of the pass under way.
   std::vector<AttentionSegment> segments_;
@@ -129,6 +135,17 @@ absl::Status Runner::PlaceBlock(const Block& block, const BlockPlacement& placem
     case BlockKind::kFeedForward:
       return blocks_->Place(block, placement);
   }
+  return absl::OkStatus();
+}
+
+// Converted tensors that only a device holds take host memory one block at a time.
+absl::Status Runner::ConvertAndPlace(const Block& block, const BlockPlacement& placement) {
+  MILLRACE_RETURN_IF_ERROR(converted_->Convert(block.tensors, nullptr));
+  MILLRACE_RETURN_IF_ERROR(PlaceBlock(block, placement));
+  if (!backend_->copies_weights()) return absl::OkStatus();
+  std::vector<int> placed = block.tensors;
+  std::erase_if(placed, [&](int t) { return host_tensors_.contains(t); });
+  converted_->Drop(placed);
   return absl::OkStatus();
 }
 
@@ -168,7 +185,8 @@ absl::Status Runner::HoldHostWeights(const PlacementPlan& plan, const std::vecto
                                      const StageOptions& options) {
   const Stage& stage = plan.stages[stage_];
   const bool gpu = stage.device_kind == DeviceKind::kGpu;
-  std::set<int> tensors, in_memory;
+  std::set<int>& tensors = host_tensors_;
+  std::set<int> in_memory;
   for (int b = stage.first_block; b < stage.end_block; ++b) {
     const Home home = PlacementOf(plan, b).home;
     if (gpu && home == Home::kDevice) continue;
@@ -176,6 +194,13 @@ absl::Status Runner::HoldHostWeights(const PlacementPlan& plan, const std::vecto
     if (home != Home::kDisk) in_memory.insert(blocks[b].tensors.begin(), blocks[b].tensors.end());
   }
   if (tensors.empty()) return absl::OkStatus();
+  for (int t : in_memory) host_weight_bytes_ += model_->spec().tensors[t].size;
+  Bytes made;
+  MILLRACE_RETURN_IF_ERROR(converted_->Convert({tensors.begin(), tensors.end()}, [&](Bytes bytes) {
+    made += bytes;
+    if (!options.on_load_progress) return;
+    options.on_load_progress(made, host_weight_bytes_ + device_weight_bytes_);
+  }));
   std::vector<HostWeight> weights;
   for (int t : tensors) {
     HostWeight weight;
@@ -183,7 +208,11 @@ absl::Status Runner::HoldHostWeights(const PlacementPlan& plan, const std::vecto
     weight.path = model_->PathOf(t);
     weight.offset = weight.tensor.spec->offset;
     weight.on_disk = !in_memory.contains(t);
-    if (!weight.on_disk) host_weight_bytes_ += weight.tensor.spec->size;
+    if (weight.on_disk && weight.tensor.spec->file_dtype) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "tensor ", weight.tensor.spec->name, " is to stay on disk and to be held as ",
+          DTypeName(weight.tensor.spec->dtype), ", which no file has: plan again"));
+    }
     weights.push_back(std::move(weight));
   }
   HostWeightsOptions o;
@@ -197,7 +226,7 @@ absl::Status Runner::HoldHostWeights(const PlacementPlan& plan, const std::vecto
   }
   if (options.on_load_progress) {
     o.progress = [&](Bytes done, Bytes all) {
-      options.on_load_progress(done, all + device_weight_bytes_);
+      options.on_load_progress(std::max(done, made), all + device_weight_bytes_);
     };
   }
   MILLRACE_ASSIGN_OR_RETURN(host_weights_, HostWeights::Create(o, std::move(weights)));
@@ -259,7 +288,7 @@ absl::Status Runner::Load(const PlacementPlan& plan, const StageOptions& options
   blocks_.emplace(*model_, max_pass_tokens_, backend_.get(), host_.get(), &slices_);
   std::vector<int> attention_layers, on_host;  // by where their caches lie
   for (int b = stage.first_block; b < stage.end_block; ++b) {
-    MILLRACE_RETURN_IF_ERROR(PlaceBlock(blocks[b], PlacementOf(plan, b)));
+    MILLRACE_RETURN_IF_ERROR(ConvertAndPlace(blocks[b], PlacementOf(plan, b)));
     if (blocks[b].kind == BlockKind::kAttention) {
       const bool host = gpu && PlacementOf(plan, b).kv_home == Home::kHost;
       (host ? on_host : attention_layers).push_back(blocks[b].layer);
@@ -271,6 +300,7 @@ absl::Status Runner::Load(const PlacementPlan& plan, const StageOptions& options
                                host_weight_bytes_ + device_weight_bytes_);
     }
   }
+  converted_->Finish();
   const KvShape kv{plan.slots, plan.context, plan.kv_type};
   MILLRACE_ASSIGN_OR_RETURN(kv_, KvCache::Create(*backend_, spec, attention_layers, on_host, kv));
   MILLRACE_RETURN_IF_ERROR(backend_->FinishLoading());
@@ -477,7 +507,10 @@ absl::StatusOr<std::unique_ptr<StageRunner>> StageRunner::Create(std::shared_ptr
                                                                  std::unique_ptr<StageLink> next,
                                                                  const StageOptions& options) {
   MILLRACE_RETURN_IF_ERROR(CheckPlan(*model, plan, stage, next != nullptr));
-  auto runner = std::make_unique<Runner>(std::move(model), plan, stage, std::move(next));
+  const int threads = options.threads > 0 ? options.threads : UsableThreads();
+  MILLRACE_ASSIGN_OR_RETURN(
+      auto converted, ConvertedTensors::Create(std::move(model), StoredTypesOf(plan), threads));
+  auto runner = std::make_unique<Runner>(std::move(converted), plan, stage, std::move(next));
   MILLRACE_RETURN_IF_ERROR(runner->Load(plan, options));
   return runner;
 }

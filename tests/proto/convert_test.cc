@@ -58,6 +58,8 @@ PlacementPlan SmallPlan() {
                  {2, "blk.0.ffn", 1, Home::kHost, 3, Bytes(20), "q8_0"},
                  {3, "head", 1, Home::kDisk, 0, Bytes(0), "f16"}};
   plan.blocks[2].cpu_shares = {{8, 512}, {64, 256}};
+  plan.blocks[2].stored_types = {{"blk.0.ffn_up.weight", DType::kQ6_K},
+                                 {"blk.0.ffn_down.weight", DType::kQ8_0}};
   plan.ledger = {{WorkerId("w0"), "cpu", Purpose::kStreamRing, Bytes(5)}};
   plan.totals = {{WorkerId("w0"), "cpu", Bytes(100), Bytes(50)}};
   plan.predicted.decode_batch = 2;
@@ -115,6 +117,8 @@ TEST(ConvertTest, PlanSurvivesTheRoundTripThroughJson) {
   ASSERT_EQ(back->blocks[2].cpu_shares.size(), 2u);
   EXPECT_EQ(back->blocks[2].cpu_shares[1].max_tokens, 64);
   EXPECT_EQ(back->blocks[2].cpu_shares[1].units, 256);
+  EXPECT_TRUE(back->blocks[1].stored_types.empty());
+  EXPECT_EQ(back->blocks[2].stored_types, SmallPlan().blocks[2].stored_types);
   EXPECT_EQ(back->stages[1].stream_ring, Bytes(512));
   EXPECT_EQ(back->predicted.decode_batch, 2);
   EXPECT_EQ(back->ledger[0].purpose, Purpose::kStreamRing);
@@ -132,6 +136,17 @@ TEST(ConvertTest, PlansOfVersionOneAreReadAsTheyAre) {
   EXPECT_TRUE(plan->blocks[2].cpu_shares.empty());
   EXPECT_EQ(CpuWorkOf(plan->blocks[2]).Units(3, 1024), 1024);
   EXPECT_EQ(CpuWorkOf(plan->blocks[2]).Units(4, 1024), 0);
+}
+
+// Made before tensors could be held in other types than the file's.
+TEST(ConvertTest, PlansOfVersionTwoAreReadAsTheyAre) {
+  v1::PlacementPlan wire = ToProto(SmallPlan());
+  wire.set_format_version(2);
+  wire.mutable_blocks(2)->clear_stored_types();
+  const absl::StatusOr<PlacementPlan> plan = FromProto(wire);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->blocks[2].cpu_shares.size(), 2u);
+  EXPECT_TRUE(plan->blocks[2].stored_types.empty());
 }
 
 TEST(CpuWorkTest, GoesByTheSizeOfThePass) {
@@ -163,7 +178,7 @@ TEST(ConvertTest, BadPlanFieldsAreNamed) {
   };
   const std::string version = refusal([](v1::PlacementPlan& p) { p.set_format_version(9); });
   EXPECT_THAT(version, HasSubstr("version 9"));
-  EXPECT_THAT(version, HasSubstr("versions 1 to 2"));
+  EXPECT_THAT(version, HasSubstr("versions 1 to 3"));
   EXPECT_THAT(refusal([](v1::PlacementPlan& p) { p.mutable_stages(1)->set_first_block(3); }),
               HasSubstr("stages[1].first_block"));
   EXPECT_THAT(refusal([](v1::PlacementPlan& p) { p.mutable_stages(0)->set_end_block(0); }),
@@ -176,6 +191,14 @@ TEST(ConvertTest, BadPlanFieldsAreNamed) {
                 p.mutable_blocks(2)->mutable_cpu_shares(1)->set_max_tokens(8);
               }),
               HasSubstr("blocks[2].cpu_shares.max_tokens"));
+  EXPECT_THAT(refusal([](v1::PlacementPlan& p) {
+                p.mutable_blocks(2)->mutable_stored_types(1)->clear_dtype();
+              }),
+              HasSubstr("blocks[2].stored_types[1].dtype"));
+  EXPECT_THAT(refusal([](v1::PlacementPlan& p) {
+                p.mutable_blocks(2)->mutable_stored_types(0)->clear_tensor();
+              }),
+              HasSubstr("blocks[2].stored_types[0].tensor"));
   EXPECT_THAT(refusal([](v1::PlacementPlan& p) { p.mutable_stages(1)->set_stream_ring(-1); }),
               HasSubstr("stages[1].stream_ring"));
   EXPECT_THAT(refusal([](v1::PlacementPlan& p) { p.set_slots(0); }), HasSubstr("slots"));

@@ -67,6 +67,18 @@ TEST(BenchCeilingTest, StagesFollowOneAnother) {
   EXPECT_NEAR(PrefillCeiling(SmallModel(), TwoStages(), TwoDevices()), 1 / (0.2 + 0.1), 1e-9);
 }
 
+TEST(BenchCeilingTest, ConvertedTensorsAreReadAsTheyAreHeld) {
+  ModelSpec model = SmallModel();
+  model.tensors[1].name = "q";
+  model.tensors[1].shape = {10, 32};
+  model.tensors[1].size = Bytes(640);
+  PlacementPlan plan = TwoStages();
+  EXPECT_NEAR(DecodeCeiling(model, plan, TwoDevices(), 1, 0), 1 / (0.64 + 0.2), 1e-9);
+  plan.blocks.resize(4);
+  plan.blocks[1].stored_types = {{"q", DType::kQ8_0}};  // 10 rows of 34 B
+  EXPECT_NEAR(DecodeCeiling(model, plan, TwoDevices(), 1, 0), 1 / (0.34 + 0.2), 1e-9);
+}
+
 TEST(BenchCeilingTest, UnknownDevicesHaveNone) {
   HostSpec host = TwoDevices();
   host.devices.pop_back();

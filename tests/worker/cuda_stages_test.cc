@@ -1,11 +1,13 @@
 // Stages of one process on several GPUs, or logical devices of one, under the engine. Needs a GPU.
 #include <gtest/gtest.h>
 
+#include <numeric>
 #include <thread>
 
 #include "absl/time/clock.h"
 #include "kernels/cuda/device.h"
 #include "tests/worker/gpu_engine.h"
+#include "worker/weights/converted_tensors.h"
 
 namespace millrace {
 namespace {
@@ -52,6 +54,31 @@ TEST_F(CudaStagesTest, HiddenStatesArriveWholeOnTheNextDevice) {
         EXPECT_LT(LargestDifference(*a, *b), with_cpu ? 0.02f : 5e-3f)
             << split.devices.size() << " stages, last on " << split.devices.back() << ", chunk " << chunk;
       }
+    }
+  }
+}
+
+// Tensors that are converted at load, one block after the other, against a model that holds them already.
+TEST_F(CudaStagesTest, ConvertedTensorsAreThoseOfAModelThatHoldsThem) {
+  std::vector<int> all(model_->spec().tensors.size());
+  std::iota(all.begin(), all.end(), 0);
+  for (DType dtype : kQuantizeTypes) {
+    Arrangement at_load, split = {{9}, {"gpu0", "gpu0#1"}};
+    for (const TensorSpec& t : model_->spec().tensors) {
+      if (CanBeHeldAs(t, dtype)) at_load.types.push_back({t.name, dtype});
+    }
+    split.types = at_load.types;
+    const auto converted = *ConvertedTensors::Create(model_, at_load.types, 2);
+    ASSERT_TRUE(converted->Convert(all, nullptr).ok());
+    const auto held = MakeEngine(converted->model(), {}), file = MakeEngine(model_, {});
+    const auto tokens = RandomTokens(300, model_->spec().vocab, 1);
+    const auto wanted = held->Logits(tokens), as_is = file->Logits(tokens);
+    ASSERT_TRUE(wanted.ok() && as_is.ok()) << wanted.status() << as_is.status();
+    for (const Arrangement& setup : {at_load, split}) {
+      const auto got = MakeEngine(model_, setup)->Logits(tokens);
+      ASSERT_TRUE(got.ok()) << got.status();
+      EXPECT_LT(LargestDifference(*got, *wanted), 5e-3f) << DTypeName(dtype);
+      EXPECT_GT(LargestDifference(*got, *as_is), 5e-3f) << DTypeName(dtype);
     }
   }
 }

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "proto/stored_types.h"
 #include "tests/fakes/plans.h"
 #include "worker/engine.h"
 #include "worker/local_stages.h"
@@ -25,7 +26,23 @@ struct Arrangement {
   int max_pass_tokens = 512;
   int slots = 1;
   std::function<void(const PassTrace&)> on_pass = nullptr;
+  std::vector<StoredType> types = {};  // what is not held as in the file
 };
+
+// Every block on its stage's device, in the arrangement's types.
+inline void HoldAs(const ModelSpec& file, const std::vector<StoredType>& types,
+                   PlacementPlan& plan) {
+  const ModelSpec held = *HeldModel(file, types);
+  const std::vector<Block> blocks = BlocksOf(held);
+  for (size_t b = 0, stage = 0; b < blocks.size(); ++b) {
+    if (static_cast<int>(b) >= plan.stages[stage].end_block) ++stage;
+    BlockPlacement placement;
+    placement.block = static_cast<int>(b);
+    placement.stage = static_cast<int>(stage);
+    placement.stored_types = StoredTypesOf(held, blocks[b]);
+    plan.blocks.push_back(placement);
+  }
+}
 
 inline absl::StatusOr<std::unique_ptr<Engine>> TryEngine(const std::shared_ptr<const Model>& model,
                                                   const Arrangement& setup, Bytes budget = Bytes(0)) {
@@ -37,6 +54,7 @@ inline absl::StatusOr<std::unique_ptr<Engine>> TryEngine(const std::shared_ptr<c
     stage.device_kind = setup.devices[i] == "cpu" ? DeviceKind::kCpu : DeviceKind::kGpu;
     if (budget > Bytes(0)) plan.totals.push_back({stage.worker, setup.devices[i], budget, budget});
   }
+  if (!setup.types.empty()) HoldAs(model->spec(), setup.types, plan);
   StageOptions options;
   options.threads = 2;
   auto first = CreateLocalStages(model, plan, options);

@@ -94,6 +94,9 @@ class Backend {
   virtual int max_head_rows() const = 0;
 
   // ---- load ----
+  // Whether placed tensors are copied: their bytes may go when the call that places them has returned.
+  // Otherwise, and of streamed matrices in any case, they stay.
+  virtual bool copies_weights() const { return false; }
   // `biases`: empty, or one per matrix, each may be without spec.
   virtual absl::StatusOr<WeightsId> PlaceMatrices(absl::Span<const HostTensor> matrices,
                                                   absl::Span<const HostTensor> biases) = 0;

@@ -10,7 +10,7 @@
 namespace millrace {
 
 // A tensor of the model file, or some columns of one: `bytes`, from the first row's begin to the last
-// one's end, outlives the backend, and so does `spec`.
+// one's end, outlives the backend (less where Backend::copies_weights), and so does `spec`.
 struct HostTensor {
   const TensorSpec* spec = nullptr;
   absl::Span<const std::byte> bytes;

@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -48,9 +49,28 @@ Model::Model(std::string reference, ModelSpec spec, Vocabulary vocabulary,
              std::vector<std::unique_ptr<FileReader>> files, Bytes missing)
     : reference_(std::move(reference)),
       spec_(std::move(spec)),
-      vocabulary_(std::move(vocabulary)),
-      files_(std::move(files)),
+      vocabulary_(std::make_shared<const Vocabulary>(std::move(vocabulary))),
+      files_(std::make_move_iterator(files.begin()), std::make_move_iterator(files.end())),
       missing_(missing) {}
+
+std::shared_ptr<const Model> Model::WithTensors(
+    ModelSpec held, const std::map<int, std::shared_ptr<const FileReader>>& converted) const {
+  std::shared_ptr<Model> model(new Model());
+  model->reference_ = reference_;
+  model->vocabulary_ = vocabulary_;
+  model->files_ = files_;
+  for (size_t i = 0; i < held.tensors.size(); ++i) {
+    TensorSpec& tensor = held.tensors[i];
+    if (!tensor.file_dtype) continue;
+    const auto reader = converted.find(static_cast<int>(i));
+    tensor.offset = Bytes(0);
+    tensor.file = static_cast<int>(model->files_.size());
+    model->files_.push_back(reader == converted.end() ? ReadMemory(tensor.name, {})
+                                                      : reader->second);
+  }
+  model->spec_ = std::move(held);
+  return model;
+}
 
 absl::Span<const std::byte> Model::TensorBytes(int index) const {
   MILLRACE_CHECK(index >= 0 && index < static_cast<int>(spec_.tensors.size()));
@@ -61,7 +81,14 @@ absl::Span<const std::byte> Model::TensorBytes(int index) const {
 
 std::string Model::PathOf(int index) const {
   MILLRACE_CHECK(index >= 0 && index < static_cast<int>(spec_.tensors.size()));
-  return IsDemo(reference_) ? "" : files_[spec_.tensors[index].file]->name();
+  const TensorSpec& t = spec_.tensors[index];
+  return IsDemo(reference_) || t.file_dtype ? "" : files_[t.file]->name();
+}
+
+void Model::ForgetPages(int index) const {
+  MILLRACE_CHECK(index >= 0 && index < static_cast<int>(spec_.tensors.size()));
+  const TensorSpec& t = spec_.tensors[index];
+  if (!t.file_dtype) files_[t.file]->ForgetPages(t.offset, t.size);
 }
 
 absl::StatusOr<std::shared_ptr<const Model>> Model::Open(const std::string& reference) {

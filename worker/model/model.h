@@ -4,6 +4,7 @@
 #define MILLRACE_WORKER_MODEL_MODEL_H_
 
 #include <cstddef>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -39,22 +40,33 @@ class Model {
 
   // Of the files, at their ends; zero unless opened by OpenMetadata.
   Bytes missing() const { return missing_; }
+  // The same model with other types of some tensors: those of `held` with a file_dtype, whose bytes are
+  // all of the reader that `converted` names for their index. They lie on no disk.
+  std::shared_ptr<const Model> WithTensors(
+      ModelSpec held, const std::map<int, std::shared_ptr<const FileReader>>& converted) const;
+
   const std::string& reference() const { return reference_; }
   const ModelSpec& spec() const { return spec_; }
-  const Vocabulary& vocabulary() const { return vocabulary_; }
-  // The tensor's bytes as they lie in the file: row-major, spec().tensors[index].size long, of
+  const Vocabulary& vocabulary() const { return *vocabulary_; }
+  // The tensor's bytes as they lie in the file (or are held, WithTensors): row-major, spec().tensors[index].size long, of
   // type spec().tensors[index].dtype. Norms and biases (1-D) may be F32, F16 or BF16: Hugging Face
   // checkpoints store them as the matrices are; whoever computes with them widens them.
   absl::Span<const std::byte> TensorBytes(int index) const;
+  // Lets go of the tensor's pages of the file: they come again when touched. For tensors that were read
+  // once.
+  void ForgetPages(int index) const;
   const FileReader& file(int index) const { return *files_[index]; }
-  // Of the file that holds the tensor; empty for the embedded model, which lies on no disk.
+  // Of the file that holds the tensor; empty for the embedded model and for converted tensors, which
+  // lie on no disk.
   std::string PathOf(int index) const;
 
  private:
+  Model() = default;
+
   std::string reference_;
   ModelSpec spec_;
-  Vocabulary vocabulary_;
-  std::vector<std::unique_ptr<FileReader>> files_;  // parallel to spec_.files
+  std::shared_ptr<const Vocabulary> vocabulary_;
+  std::vector<std::shared_ptr<const FileReader>> files_;  // as spec_.files, then of converted tensors
   Bytes missing_;
 };
 

@@ -60,6 +60,14 @@ class MappedFile : public FileReader {
   absl::Status ReadAt(Bytes offset, absl::Span<std::byte> out) const override {
     return CopyFrom(Map(), name_, offset, out);
   }
+  void ForgetPages(Bytes offset, Bytes size) const override {
+    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const size_t begin = (static_cast<size_t>(offset.count()) + page - 1) / page * page;
+    const size_t end = static_cast<size_t>((offset + size).count()) / page * page;
+    if (begin < end && end <= size_) {
+      (void)madvise(static_cast<std::byte*>(address_) + begin, end - begin, MADV_DONTNEED);
+    }
+  }
 
  private:
   std::string name_;

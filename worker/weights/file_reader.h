@@ -24,6 +24,8 @@ class FileReader {
   // Copies [offset, offset + out.size()) into `out`. OutOfRange past the end; DataLoss on I/O
   // error.
   virtual absl::Status ReadAt(Bytes offset, absl::Span<std::byte> out) const = 0;
+  // Lets go of the whole pages of a range: the process no longer counts them, a touch brings them again.
+  virtual void ForgetPages(Bytes offset, Bytes size) const {}
 };
 
 // mmap of a file on disk, PROT_READ and MAP_SHARED. NotFound, PermissionDenied or DataLoss (empty,

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "proto/stored_types.h"
 #include "proto/stream_layout.h"
 #include "tests/fakes/plans.h"
 
@@ -57,6 +58,7 @@ PlacementPlan ResidentPlan(const ModelSpec& model, const Script& script, DType k
     BlockPlacement placement;
     placement.block = static_cast<int>(b);
     placement.name = BlockName(blocks[b]);
+    placement.stored_types = StoredTypesOf(model, blocks[b]);
     while (plan.stages[static_cast<size_t>(placement.stage)].end_block <= placement.block) {
       ++placement.stage;
     }

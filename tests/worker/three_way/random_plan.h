@@ -12,7 +12,8 @@
 
 namespace millrace {
 
-// All blocks on GPUs (`devices` cut before the blocks `cuts`), sized for the script.
+// All blocks on GPUs (`devices` cut before the blocks `cuts`), sized for the script, of the model as it is
+// held.
 PlacementPlan ResidentPlan(const ModelSpec& model, const Script& script, DType kv_type,
                            const std::vector<int>& cuts = {},
                            const std::vector<std::string>& devices = {"gpu0"});

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "proto/stored_types.h"
 #include "tests/worker/three_way/random_plan.h"
 #include "tests/worker/three_way/script.h"
 #include "tests/worker/three_way/sim_stages.h"
@@ -50,13 +51,24 @@ class SimRandomTest : public ::testing::Test {
     return spec;
   }
 
-  // One or two stages.
-  PlacementPlan RandomPlan(const Model& model, const Script& script, DType kv) {
+  // One or two stages. `held`: the model's spec, or as it is held.
+  PlacementPlan RandomPlan(const Model& model, const ModelSpec& held, const Script& script,
+                           DType kv) {
     std::vector<int> cuts;
-    if (Chance(4)) cuts = {static_cast<int>(Random(1, std::ssize(BlocksOf(model.spec())) - 1))};
-    PlacementPlan plan = ResidentPlan(model.spec(), script, kv, cuts, {"gpu0", "gpu0#1"});
-    MoveToHost(rng_, model.spec(), plan, !model.PathOf(0).empty(), Chance(2));
+    if (Chance(4)) cuts = {static_cast<int>(Random(1, std::ssize(BlocksOf(held)) - 1))};
+    PlacementPlan plan = ResidentPlan(held, script, kv, cuts, {"gpu0", "gpu0#1"});
+    MoveToHost(rng_, held, plan, !model.PathOf(0).empty() && !convert_, Chance(2));
     return plan;
+  }
+
+  // Some tensors in other types.
+  ModelSpec RandomlyHeld(const ModelSpec& file) {
+    std::vector<StoredType> types;
+    for (const TensorSpec& t : file.tensors) {
+      const DType dtype = Chance(3) ? kQuantizeTypes[static_cast<size_t>(Random(1, 3))] : DType::kQ8_0;
+      if (Chance(3) && CanBeHeldAs(t, dtype)) types.push_back({t.name, dtype});
+    }
+    return *HeldModel(file, types);
   }
 
   void CheckPlan(const std::shared_ptr<const Model>& model, const Script& script,
@@ -93,14 +105,15 @@ class SimRandomTest : public ::testing::Test {
     int plans = 0, split = 0;
     for (; plans < 400 && absl::Now() - begin < limit && !HasFailure();) {
       const Script script = RandomScript(rng_, model->spec().vocab);
+      const ModelSpec held = convert_ ? RandomlyHeld(model->spec()) : model->spec();
       const DType kv = kKvTypes[Random(0, 3)];
-      const PlacementPlan resident = ResidentPlan(model->spec(), script, kv);
+      const PlacementPlan resident = ResidentPlan(held, script, kv);
       const auto stages = MakeSimStages(model, resident, {});
       ASSERT_TRUE(stages.ok()) << stages.status();
       const auto expected = RunScript(*stages->first, script);
       ASSERT_TRUE(expected.ok()) << expected.status();
       for (int i = 0; i < 10 && !HasFailure(); ++i, ++plans) {
-        const PlacementPlan plan = RandomPlan(*model, script, kv);
+        const PlacementPlan plan = RandomPlan(*model, held, script, kv);
         split += HasSplitBlocks(plan);
         SCOPED_TRACE(absl::StrCat("plan ", plans, ": ", Describe(plan)));
         CheckPlan(model, script, plan, *expected);
@@ -113,6 +126,7 @@ class SimRandomTest : public ::testing::Test {
   // Of split blocks' logits. Quantised weights meet activations rounded to eight bits, where the last
   // bit of a sum may decide.
   float tolerance_ = 2e-3f;
+  bool convert_ = false;
 };
 
 TEST_F(SimRandomTest, DemoModel) { CheckModel("", absl::Seconds(25)); }
@@ -126,6 +140,13 @@ TEST_F(SimRandomTest, QuantisedModel) {
   if (!std::filesystem::exists(kQuantised)) GTEST_SKIP() << kQuantised << " is not here";
   tolerance_ = 0.3f;
   CheckModel(kQuantised, absl::Seconds(15));
+}
+
+// Resident, streamed and computed by the CPU: tensors that no file holds.
+TEST_F(SimRandomTest, DemoModelInOtherTypesThanItsFile) {
+  convert_ = true;
+  tolerance_ = 0.3f;
+  CheckModel("deploy/models/quill-7m-f16.gguf", absl::Seconds(15));
 }
 
 }  // namespace

@@ -145,6 +145,7 @@ class CudaBackend : public Backend {
   absl::StatusOr<FloatView> AwaitHidden() override;
   absl::StatusOr<FloatView> PartRows() override { return PinnedRows(shape_.rows, &pinned_part_); }
   absl::Status AddPart() override;
+  bool copies_weights() const override { return true; }
   bool takes_device_rows() const override { return true; }
   absl::StatusOr<HiddenStates> ShareHidden() override;
   absl::Duration shared_pass_time() const override {
