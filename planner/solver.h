@@ -14,7 +14,7 @@ namespace millrace {
 // Why nothing fits: an answer, not an error.
 struct Infeasibility {
   std::string summary;                    // one sentence for people
-  std::vector<std::string> smallest_set;  // block names that together cannot be placed
+  std::vector<std::string> smallest_set;  // names of a run of blocks; see planner/infeasibility.h
   Bytes needed;                           // by that set, all purposes
   Bytes available;                        // to it
   // The nearest budget that would do: "worker-1/cpu: 14.2 MiB instead of 8 MiB".

@@ -6,8 +6,8 @@
 
 namespace millrace {
 
-StageClasses::StageClasses(const ClusterSpec& cluster, const StageTable& table)
-    : table_(table), blocks_(table.size()) {
+StageClasses::StageClasses(const ClusterSpec& cluster, const StageTable& table, int first, int end)
+    : table_(table), first_(first), blocks_(end - first) {
   const std::vector<DeviceRef> refs = AllDevices(cluster);
   Collect(refs, cluster);
   NumberFields();
@@ -18,7 +18,7 @@ StageClasses::StageClasses(const ClusterSpec& cluster, const StageTable& table)
 bool StageClasses::SameOptions(int a, int b) const {
   for (int i = 0; i < blocks_; ++i) {
     for (int j = i + 1; j <= blocks_; ++j) {
-      const StageOption &x = table_.Option(a, i, j), &y = table_.Option(b, i, j);
+      const StageOption &x = Option(a, i, j), &y = Option(b, i, j);
       if (&x == &y && i == 0 && j == 1) return true;  // the table shares those of equal devices
       if (x.fits != y.fits || (x.fits && x.seconds != y.seconds)) return false;
     }
@@ -43,7 +43,7 @@ void StageClasses::Collect(const std::vector<DeviceRef>& refs, const ClusterSpec
     added.arcs.resize(static_cast<size_t>(blocks_));
     for (int i = 0; i < blocks_; ++i) {
       for (int j = i + 1; j <= blocks_; ++j) {
-        const StageOption& option = table_.Option(static_cast<int>(d), i, j);
+        const StageOption& option = Option(static_cast<int>(d), i, j);
         if (option.fits) added.arcs[i].push_back({j, option.seconds});
         if (option.hopeless) break;
       }

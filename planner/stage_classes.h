@@ -38,8 +38,9 @@ class StageClasses {
   // The fields take this many bits at most: 120 unequal devices, or 30 workers of 8 equal GPUs.
   static constexpr int kMostBits = 120;
 
-  // O(devices^2 x blocks^2) at worst; the table outlives it.
-  StageClasses(const ClusterSpec& cluster, const StageTable& table);
+  // Of blocks [first, end), which are numbered from 0 here. O(devices^2 x blocks^2) at worst; the
+  // table outlives it.
+  StageClasses(const ClusterSpec& cluster, const StageTable& table, int first, int end);
 
   int blocks() const { return blocks_; }
   int bits() const { return bits_; }  // of UsedDevices; over kMostBits: `used` cannot hold them
@@ -63,8 +64,12 @@ class StageClasses {
   bool SameOptions(int a, int b) const;
   bool SameHops(int a, int b) const;
 
+  const StageOption& Option(int device, int first, int end) const {
+    return table_.Option(device, first_ + first, first_ + end);
+  }
+
   const StageTable& table_;
-  const int blocks_;
+  const int first_, blocks_;
   int bits_ = 0;
   std::vector<StageClass> classes_;
   std::vector<double> hops_;  // [from][to]

@@ -6,6 +6,7 @@
 #include "planner/stage_bound.h"
 #include "planner/stage_classes.h"
 #include "planner/stage_sweep.h"
+#include "proto/status_macros.h"
 
 namespace millrace {
 namespace {
@@ -97,13 +98,23 @@ class StageSearch {
 
 absl::StatusOr<StageSearchResult> SearchStages(const ClusterSpec& cluster, const StageTable& table,
                                                const StageSearchLimits& limits) {
-  const StageClasses classes(cluster, table);
+  return SearchRun(cluster, table, 0, table.size(), limits);
+}
+
+absl::StatusOr<StageSearchResult> SearchRun(const ClusterSpec& cluster, const StageTable& table,
+                                            int first, int end, const StageSearchLimits& limits) {
+  const StageClasses classes(cluster, table, first, end);
   if (classes.bits() > StageClasses::kMostBits) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the cluster has ", table.devices(), " devices of ", classes.size(),
                      " kinds, more than the search can tell apart: leave some out"));
   }
-  return StageSearch(classes, limits).Run();
+  MILLRACE_ASSIGN_OR_RETURN(StageSearchResult result, StageSearch(classes, limits).Run());
+  for (StageChoice& s : result.stages) {
+    s.first += first;
+    s.end += first;
+  }
+  return result;
 }
 
 }  // namespace millrace

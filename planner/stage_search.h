@@ -44,6 +44,11 @@ struct StageSearchResult {
 absl::StatusOr<StageSearchResult> SearchStages(const ClusterSpec& cluster, const StageTable& table,
                                                const StageSearchLimits& limits = {});
 
+// The same of blocks [first, end) alone, as if there were no others.
+absl::StatusOr<StageSearchResult> SearchRun(const ClusterSpec& cluster, const StageTable& table,
+                                            int first, int end,
+                                            const StageSearchLimits& limits = {});
+
 }  // namespace millrace
 
 #endif  // MILLRACE_PLANNER_STAGE_SEARCH_H_
