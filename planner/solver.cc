@@ -60,8 +60,8 @@ absl::Status CheckProblem(const PlacementProblem& p) {
   return absl::OkStatus();
 }
 
-// The problem with the CPU beside a GPU left out as a device: its memory and its cores then serve the
-// GPU's host-homed blocks. No hosts: there is no such CPU.
+}  // namespace
+
 PlacementProblem WithCpusLent(const PlacementProblem& problem) {
   PlacementProblem lent = problem;
   bool any = false;
@@ -74,6 +74,8 @@ PlacementProblem WithCpusLent(const PlacementProblem& problem) {
   if (!any) lent.cluster.hosts.clear();
   return lent;
 }
+
+namespace {
 
 absl::StatusOr<std::optional<PlacementPlan>> PlanOver(const PlacementProblem& problem) {
   MILLRACE_ASSIGN_OR_RETURN(const ResolvedPins pins, ResolvePins(problem));

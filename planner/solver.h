@@ -27,6 +27,10 @@ struct Infeasibility {
   std::vector<BudgetFix> nearest_budget;
 };
 
+// The problem with the CPU beside a GPU left out as a device: its memory and its cores then serve the
+// GPU's host-homed blocks. No hosts: there is no such CPU.
+PlacementProblem WithCpusLent(const PlacementProblem& problem);
+
 // Where a CPU stands beside GPUs, two searches are compared: the CPU as a device with stages of its own,
 // and the CPU and its memory lent to the GPUs' host-homed blocks.
 // Exactly one of the two is set. Deterministic: equal problems give equal plans.
