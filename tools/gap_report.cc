@@ -46,7 +46,7 @@ absl::StatusOr<Searched> SearchAgain(const PlacementProblem& problem, const Plac
 std::string Verdict(double seconds, double bound) {
   const double percent = 100 * std::max(0.0, seconds / bound - 1);
   return absl::StrFormat("this plan is within %.1f%% of the proven bound\n",
-                         std::ceil(percent * 10 - 1e-4) / 10);
+                         std::max(0.0, std::ceil(percent * 10 - 1e-4) / 10));
 }
 
 }  // namespace
