@@ -82,10 +82,10 @@ absl::StatusOr<std::optional<PlacementPlan>> PlanOver(const PlacementProblem& pr
   const MemoryBudget memory(problem);
   const CostModel cost(problem, memory);
   const StageTable table(problem, memory, cost, pins);
-  MILLRACE_ASSIGN_OR_RETURN(const std::vector<StageChoice> stages,
-                            FindStages(problem, table, pins));
-  if (stages.empty()) return std::nullopt;
-  PlacementPlan plan = BuildPlan(problem, memory, cost, table, stages);
+  MILLRACE_ASSIGN_OR_RETURN(const StageSearchResult found, SearchStages(problem.cluster, table));
+  if (found.stages.empty()) return std::nullopt;
+  PlacementPlan plan = BuildPlan(problem, memory, cost, table, found.stages);
+  if (!found.proven()) plan.predicted.search_gap = 1 - found.bound / found.seconds;
   MILLRACE_RETURN_IF_ERROR(ValidatePlan(problem, plan));
   return plan;
 }

@@ -118,6 +118,7 @@ v1::Prediction PredictionToProto(const Prediction& p) {
   wire.set_hop_time_per_token_ms(absl::ToDoubleMilliseconds(p.hop_time_per_token));
   wire.set_decode_batch(p.decode_batch);
   wire.set_batch_tokens_per_second(p.batch_tokens_per_second);
+  wire.set_search_gap(p.search_gap);
   return wire;
 }
 
@@ -135,6 +136,7 @@ Prediction PredictionFromProto(const v1::Prediction& wire) {
   p.hop_time_per_token = absl::Milliseconds(wire.hop_time_per_token_ms());
   p.decode_batch = wire.decode_batch();
   p.batch_tokens_per_second = wire.batch_tokens_per_second();
+  p.search_gap = wire.search_gap();
   return p;
 }
 

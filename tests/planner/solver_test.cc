@@ -250,6 +250,16 @@ TEST(PlanReportTest, ShowsStagesBudgetsAndBaselines) {
   EXPECT_LE(widest, 100u) << text;
 }
 
+TEST(PlanReportTest, SaysHowFarASearchThatWasCutShortMayBeFromTheBest) {
+  const PlacementPlan plan = *Solve(TwoWorkers(1_GiB))->plan;
+  EXPECT_EQ(plan.predicted.search_gap, 0);
+  EXPECT_EQ(RenderPredicted(plan.predicted).find("cut short"), std::string::npos);
+  Prediction cut = plan.predicted;
+  cut.search_gap = 0.0321;
+  EXPECT_NE(RenderPredicted(cut).find("cut short: a better placement saves 3.2%"),
+            std::string::npos);
+}
+
 TEST(PinsTest, GlobsAndForms) {
   EXPECT_TRUE(GlobMatches("blk.*.ffn", "blk.12.ffn"));
   EXPECT_TRUE(GlobMatches("blk.?.ffn", "blk.1.ffn"));
