@@ -37,8 +37,8 @@ Bytes Plenty(const PlacementProblem& problem) {
   return sum;
 }
 
-// Least bytes in [low, high] for which `works` (monotone, works(high) holds), to within 0.1% and half
-// a MiB.
+// Least bytes in [low, high] for which `works` (monotone, works(high) holds), to within 0.1% and
+// half a MiB.
 Bytes LeastBytes(Bytes low, Bytes high, const std::function<bool(Bytes)>& works) {
   const auto near_enough = [](Bytes b) {
     return std::clamp<int64_t>(b.count() / 2000, 1, Bytes(512_KiB).count());
@@ -155,8 +155,8 @@ std::vector<Infeasibility::BudgetFix> CommonRaise(const PlacementProblem& proble
   return fixes;
 }
 
-// Blocks [first, end) that do not fit alone, and would without the first or without the last of them:
-// a single block where one fits nowhere, else the first such run. Found by halving, for what fits,
+// Blocks [first, end) that do not fit alone, and would without the first or without the last of
+// them: a single block where one fits nowhere, else the first such run. Found by halving, for what fits,
 // fits without some of its ends.
 std::pair<int, int> SmallestRun(const PlacementProblem& problem, const StageTable& table) {
   const auto fits = [&](int first, int end) {
@@ -223,7 +223,10 @@ std::string Summary(const Infeasibility& result) {
                        " together need ");
   }
   std::string text = absl::StrCat(who, FormatBytes(result.needed), ", ",
-                                  FormatBytes(result.available), " are available for it");
+                                  FormatBytes(result.available), " are available for it",
+                                  set.size() > 1 && result.needed <= result.available
+                                      ? " in all, not in pieces for whole blocks"
+                                      : "");
   if (result.nearest_budget.empty()) {
     absl::StrAppend(&text, "; no budget helps: the pins contradict each other");
   } else if (result.nearest_budget.size() == 1) {
