@@ -1,4 +1,6 @@
-// Simple placements that a plan is compared with: what other programs do.
+// Simple placements that a plan is compared with: what other programs do. Devices are taken in the
+// order of the cluster, a CPU as a device of its own; routes and splits of what lies in host memory
+// are chosen as for a plan, and the time is predicted as a plan's.
 #ifndef MILLRACE_PLANNER_BASELINES_H_
 #define MILLRACE_PLANNER_BASELINES_H_
 

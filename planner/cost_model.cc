@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <map>
 
 #include "planner/device_time_table.h"
@@ -9,6 +10,16 @@
 
 namespace millrace {
 namespace {
+
+double PassOverPieces(PassShape pass) {
+  if (pass.prefill) return kPromptOverPieces;
+  const auto *below = std::begin(kPassOverPieces), *end = std::end(kPassOverPieces);
+  while (below + 1 != end && below[1].tokens <= pass.tokens) ++below;
+  if (below + 1 == end || pass.tokens <= below->tokens) return below->ratio;
+  const double share = static_cast<double>(pass.tokens - below->tokens) /
+                       static_cast<double>(below[1].tokens - below->tokens);
+  return below->ratio + share * (below[1].ratio - below->ratio);
+}
 
 double Seconds(Bytes bytes, Bandwidth rate) { return absl::ToDoubleSeconds(bytes / rate); }
 
@@ -77,7 +88,7 @@ double CostModel::TimedSeconds(const DeviceSpec& device, int block, PassShape pa
   for (const auto& [type, part] : bytes) {
     seconds += part / all * table.ProductSeconds(type, rows, all);
   }
-  seconds *= PowerRatio(device, pass);
+  seconds *= PowerRatio(device, pass) * PassOverPieces(pass);
   if (b.kind == BlockKind::kHead) return seconds + PassSeconds(device, pass);
   if (b.kind != BlockKind::kAttention) return seconds;
   const LayerSpec& layer = problem_.model.layers[static_cast<size_t>(b.layer)];

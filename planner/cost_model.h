@@ -45,6 +45,15 @@ struct PassShape {
 // the reference machine read 512 tokens (0.1 s) 16% slower than the probe's short products, 4096 31%,
 // an 8B model 512 (16 ms) 6%.
 inline constexpr double kPowerSeconds = 0.13;
+// Whole passes over the sum of their pieces, by rows decoding together, and of prompts: the pieces are
+// timed by themselves, again and again. The middle of what 8B and 70B models measured on the reference
+// machine (docs/plan-accuracy.md: 0.98 to 1.07 for one row, 1.0 to 1.18 for 8, 1.13 to 1.28 for 32); what
+// it comes from is not known.
+inline constexpr struct {
+  int tokens;
+  double ratio;
+} kPassOverPieces[] = {{1, 1.03}, {4, 1.05}, {8, 1.12}, {16, 1.13}, {32, 1.2}};
+inline constexpr double kPromptOverPieces = 1.05;
 // What the engine takes between two passes: tokens handed out, the next batch made. Measured: an 8B
 // model's token took 0.08 to 0.11 ms more than its pieces.
 inline constexpr double kEnginePassSeconds = 80e-6;

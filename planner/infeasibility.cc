@@ -4,8 +4,10 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "planner/stage_search.h"
 #include "proto/device_layout.h"
 #include "proto/status_macros.h"
 
@@ -35,9 +37,13 @@ Bytes Plenty(const PlacementProblem& problem) {
   return sum;
 }
 
-// Least bytes in [low, high] for which `works` (monotone, works(high) holds), to within 0.1%.
+// Least bytes in [low, high] for which `works` (monotone, works(high) holds), to within 0.1% and
+// half a MiB.
 Bytes LeastBytes(Bytes low, Bytes high, const std::function<bool(Bytes)>& works) {
-  while ((high - low).count() > std::max<int64_t>(1, high.count() / 2000)) {
+  const auto near_enough = [](Bytes b) {
+    return std::clamp<int64_t>(b.count() / 2000, 1, Bytes(512_KiB).count());
+  };
+  while ((high - low).count() > near_enough(high)) {
     const Bytes middle((low.count() + high.count()) / 2);
     (works(middle) ? high : low) = middle;
   }
@@ -149,26 +155,51 @@ std::vector<Infeasibility::BudgetFix> CommonRaise(const PlacementProblem& proble
   return fixes;
 }
 
-// The shortest run of blocks that no device takes alone, if it is a single block: that block is the
-// reason. Otherwise every block fits somewhere and the whole does not.
+// Blocks [first, end) that do not fit alone, and would without the first or without the last of
+// them: a single block where one fits nowhere, else the first such run. Found by halving, for what fits,
+// fits without some of its ends.
+std::pair<int, int> SmallestRun(const PlacementProblem& problem, const StageTable& table) {
+  const auto fits = [&](int first, int end) {
+    const auto result = SearchRun(problem.cluster, table, first, end);
+    return result.ok() && !result->stages.empty();
+  };
+  for (int b = 0; b < table.size(); ++b) {
+    if (!fits(b, b + 1)) return {b, b + 1};
+  }
+  int end = table.size();
+  for (int fitting = 0; end - fitting > 1;) {
+    const int middle = (fitting + end) / 2;
+    (fits(0, middle) ? fitting : end) = middle;
+  }
+  int first = 0;
+  for (int fitting = end; fitting - first > 1;) {
+    const int middle = (first + fitting) / 2;
+    (fits(middle, end) ? fitting : first) = middle;
+  }
+  return {first, end};
+}
+
+// Of a single block that no device takes: what the roomiest that the pins allow would need and has.
+void CountOne(const StageTable& table, const ResolvedPins& pins, const MemoryBudget& memory, int b,
+              Infeasibility& result) {
+  DeviceSpec roomiest;
+  for (int d = 0; d < table.devices(); ++d) {
+    if (!pins.allowed[b][d] || table.Room(d) <= result.available) continue;
+    result.available = table.Room(d);
+    roomiest = table.Device(d);
+  }
+  roomiest.overhead = Bytes(0);  // not in the room
+  result.needed = memory.Needs(roomiest, b, b + 1, {}).device_total();
+}
+
 void FindReason(const PlacementProblem& problem, const StageTable& table, const ResolvedPins& pins,
                 const MemoryBudget& memory, Infeasibility& result) {
-  const int n = memory.size();
-  for (int b = 0; b < n; ++b) {
-    bool placeable = false;
-    DeviceSpec roomiest;  // of those that the pins allow
-    Bytes room;
-    for (int d = 0; d < table.devices(); ++d) {
-      placeable |= table.Option(d, b, b + 1).fits;
-      if (!pins.allowed[b][d] || table.Room(d) <= room) continue;
-      room = table.Room(d);
-      roomiest = table.Device(d);
-    }
-    if (placeable) continue;
-    roomiest.overhead = Bytes(0);  // not in the room
-    result.smallest_set = {BlockName(memory.blocks()[b])};
-    result.needed = memory.Needs(roomiest, b, b + 1, {}).device_total();
-    result.available = room;
+  const auto [first, end] = SmallestRun(problem, table);
+  for (int b = first; b < end; ++b) {
+    result.smallest_set.push_back(BlockName(memory.blocks()[b]));
+  }
+  if (end - first == 1) {
+    CountOne(table, pins, memory, first, result);
     return;
   }
   bool any_cpu = false;
@@ -179,18 +210,23 @@ void FindReason(const PlacementProblem& problem, const StageTable& table, const 
     if (kind == DeviceKind::kGpu) result.available += table.HostRoom(d);
   }
   const DeviceKind kind = any_cpu ? DeviceKind::kCpu : DeviceKind::kGpu;
-  for (int b = 0; b < n; ++b) {
-    result.smallest_set.push_back(BlockName(memory.blocks()[b]));
+  for (int b = first; b < end; ++b) {
     result.needed += memory.BlockWeights(kind, b, 0, {}) + memory.Kv(b);
   }
 }
 
 std::string Summary(const Infeasibility& result) {
-  const bool one = result.smallest_set.size() == 1;
-  std::string text = absl::StrCat(
-      one ? absl::StrCat("block ", result.smallest_set.front(), " needs ")
-          : absl::StrCat("the model's ", result.smallest_set.size(), " blocks need "),
-      FormatBytes(result.needed), ", ", FormatBytes(result.available), " are available for it");
+  const std::vector<std::string>& set = result.smallest_set;
+  std::string who = absl::StrCat("block ", set.front(), " needs ");
+  if (set.size() > 1) {
+    who = absl::StrCat("the ", set.size(), " blocks from ", set.front(), " to ", set.back(),
+                       " together need ");
+  }
+  std::string text = absl::StrCat(who, FormatBytes(result.needed), ", ",
+                                  FormatBytes(result.available), " are available for it",
+                                  set.size() > 1 && result.needed <= result.available
+                                      ? " in all, not in pieces for whole blocks"
+                                      : "");
   if (result.nearest_budget.empty()) {
     absl::StrAppend(&text, "; no budget helps: the pins contradict each other");
   } else if (result.nearest_budget.size() == 1) {

@@ -10,9 +10,10 @@
 
 namespace millrace {
 
-// For a problem that Solve found no stages for. The nearest budget is the smallest raise of one
-// memory that makes the problem solvable (to within 0.1%), or, when no single one does, every
-// device's budget raised by one common factor.
+// For a problem that Solve found no stages for. The set is a run of blocks that would not fit were
+// it alone in the model, and would without its first or without its last block. The nearest budget is
+// the smallest raise of one memory that makes the problem solvable (to within 0.1% and half a MiB),
+// or, when no single one does, every device's budget raised by one common amount.
 absl::StatusOr<Infeasibility> ExplainInfeasible(const PlacementProblem& problem,
                                                 const StageTable& table, const ResolvedPins& pins);
 

@@ -131,6 +131,7 @@ StageNeeds MemoryBudget::Needs(const DeviceSpec& device, int first, int end,
   needs.activations = Activations(device.kind, first, end);
   needs.overhead = device.overhead;
   if (gpu) {
+    needs.overhead += LockedPageTables(needs.host_weights + needs.host_kv);
     for (Bytes* purpose : {&needs.weights, &needs.kv, &needs.activations, &needs.stream_ring}) {
       *purpose = RoundUp(*purpose, kDeviceGrain);
     }

@@ -219,6 +219,9 @@ std::map<Memory, Bytes> Recompute(const PlacementProblem& problem, const Placeme
         Bytes(UpTo(sums.weights, grain) + UpTo(sums.cache, grain) + UpTo(transient, grain) +
               UpTo(s.stream_ring.count() + staging, grain)) +
         FindDevice(problem, s)->overhead;
+    // Page tables: an eight-byte entry for each page of locked memory.
+    const int64_t pages = gpu ? UpTo(sums.host + sums.host_cache, 4096) / 4096 : 0;
+    needed[{s.worker.value(), s.device.value()}] += Bytes(UpTo(8 * pages, 2 << 20));
     if (gpu) needed[{s.worker.value(), "host"}] += Bytes(HostBytes(problem, sums));
   }
   return needed;

@@ -119,6 +119,11 @@ std::string RenderPredicted(const PlacementPlan& plan) {
   }
   absl::StrAppendFormat(&out, "first token of a %d-token prompt after %s (%.0f tokens/s)\n",
                         p.prompt_tokens, RenderMilliseconds(p.ttft), p.prefill_tokens_per_second);
+  if (p.search_gap > 0) {
+    absl::StrAppendFormat(
+        &out, "the search was cut short: a better placement saves %.1f%% of the time at most\n",
+        100 * p.search_gap);
+  }
   return out;
 }
 

@@ -14,7 +14,7 @@ namespace millrace {
 // Why nothing fits: an answer, not an error.
 struct Infeasibility {
   std::string summary;                    // one sentence for people
-  std::vector<std::string> smallest_set;  // block names that together cannot be placed
+  std::vector<std::string> smallest_set;  // names of a run of blocks; see planner/infeasibility.h
   Bytes needed;                           // by that set, all purposes
   Bytes available;                        // to it
   // The nearest budget that would do: "worker-1/cpu: 14.2 MiB instead of 8 MiB".
@@ -26,6 +26,10 @@ struct Infeasibility {
   };
   std::vector<BudgetFix> nearest_budget;
 };
+
+// The problem with the CPU beside a GPU left out as a device: its memory and its cores then serve the
+// GPU's host-homed blocks. No hosts: there is no such CPU.
+PlacementProblem WithCpusLent(const PlacementProblem& problem);
 
 // Where a CPU stands beside GPUs, two searches are compared: the CPU as a device with stages of its own,
 // and the CPU and its memory lent to the GPUs' host-homed blocks.

@@ -114,7 +114,9 @@ Bytes SpillOrder::HostBytes(const Sums& sums) const {
 
 Bytes SpillOrder::RingRoom(const DeviceSpec& device, const Sums& sums,
                            const SpillRoom& room) const {
-  Bytes left = room.device - device.overhead;
+  const bool shared = sums.embedding && sums.head;
+  const Bytes locked = sums.host + sums.host_kv - (shared ? memory_.TiedBytes() : Bytes(0));
+  Bytes left = room.device - device.overhead - LockedPageTables(locked);
   for (Bytes purpose :
        {sums.weights, sums.kv, memory_.Activations(DeviceKind::kGpu, sums.first, sums.end)}) {
     left -= RoundUp(purpose, kDeviceGrain);

@@ -134,6 +134,7 @@ v1::Prediction PredictionToProto(const Prediction& p) {
   wire.set_decode_batch(p.decode_batch);
   wire.set_batch_tokens_per_second(p.batch_tokens_per_second);
   wire.set_objective_ms(absl::ToDoubleMilliseconds(p.objective_time));
+  wire.set_search_gap(p.search_gap);
   return wire;
 }
 
@@ -152,6 +153,7 @@ Prediction PredictionFromProto(const v1::Prediction& wire) {
   p.decode_batch = wire.decode_batch();
   p.batch_tokens_per_second = wire.batch_tokens_per_second();
   p.objective_time = absl::Milliseconds(wire.objective_ms());
+  p.search_gap = wire.search_gap();
   return p;
 }
 

@@ -117,6 +117,9 @@ struct Prediction {
   absl::Duration objective_time;       // of one round of the plan's objective
   std::vector<absl::Duration> stage_time_per_token;  // by stage, hops excluded
   absl::Duration hop_time_per_token;
+  // Where the search was cut short: as it counts time, no placement over the devices that it was given
+  // saves more than this share of this plan's. 0: proven to be the best.
+  double search_gap = 0;
 };
 
 struct PlacementPlan {

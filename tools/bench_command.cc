@@ -60,9 +60,10 @@ absl::StatusOr<double> TimePrefill(const Runtime& runtime, const ModelSpec& mode
 }
 
 // `batch` sequences at once, each after `depth` tokens; counted, also by `use`, from when all of them have
-// a token until the first is done.
+// a token until the first is done. Each makes `spare` tokens more than `generate`: those whose prompts came
+// first are ahead by then.
 absl::StatusOr<double> TimeDecode(const Runtime& runtime, const ModelSpec& model, int generate,
-                                  int depth, int batch, UseReport& use) {
+                                  int depth, int spare, int batch, UseReport& use) {
   std::atomic<int> started{0};
   std::vector<std::vector<absl::Time>> times(batch);
   std::vector<absl::Status> statuses(batch);
@@ -71,7 +72,7 @@ absl::StatusOr<double> TimeDecode(const Runtime& runtime, const ModelSpec& model
     threads.emplace_back([&, b] {
       GenerateRequest request;
       request.tokens = SomeTokens(std::max(1, depth), model.vocab, b);
-      request.max_tokens = generate;
+      request.max_tokens = generate + spare;
       request.sampling.temperature = 0;
       request.ignore_end_of_generation = true;
       statuses[b] = runtime
@@ -103,6 +104,14 @@ absl::StatusOr<double> TimeDecode(const Runtime& runtime, const ModelSpec& model
         "--gen: ", generate, " tokens are too few for ", batch, " sequences to run side by side"));
   }
   return static_cast<double>(made) / seconds;
+}
+
+// As many passes as the prompts of `batch` sequences take and what the context leaves.
+int SpareTokens(const PlacementPlan& plan, const BenchFlags& flags, int batch) {
+  const int64_t prompts = int64_t{std::max(1, flags.depth)} * batch;
+  const int64_t passes = prompts / std::max(1, plan.max_pass_tokens) + batch;
+  const int64_t room = plan.context - std::max(1, flags.depth) - flags.generate;
+  return static_cast<int>(std::clamp<int64_t>(passes, 0, std::max<int64_t>(0, room)));
 }
 
 template <typename Measure>
@@ -140,7 +149,8 @@ absl::StatusOr<std::vector<BenchRow>> Measure(const Runtime& runtime, const Mode
     row.batch = batch;
     MILLRACE_ASSIGN_OR_RETURN(row.rate, Repeat(flags.repeat, use, [&](int) {
                                 return TimeDecode(runtime, model, flags.generate, flags.depth,
-                                                  batch, use);
+                                                  SpareTokens(runtime.plan, flags, batch), batch,
+                                                  use);
                               }));
     row.use = use.Json();
     row.use_text = use.Text();
@@ -276,8 +286,9 @@ absl::StatusOr<int> RunBench(BenchFlags flags) {
       std::max(request.budget.slots, *std::max_element(batches.begin(), batches.end()));
   request.expected_prompt_tokens = *std::max_element(prompts.begin(), prompts.end());
   if (request.budget.context == 0 && request.plan_path.empty()) {
+    const int most = *std::max_element(batches.begin(), batches.end());
     request.budget.context = std::max(request.expected_prompt_tokens,
-                                      std::max(1, flags.depth) + flags.generate);
+                                      std::max(1, flags.depth) + flags.generate + 2 * most);
   }
   UseReport use;
   request.on_pass = [&use](const PassTrace& pass) { use.Add(pass); };

@@ -8,7 +8,7 @@ packages=(
   libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev
   nlohmann-json3-dev libcli11-dev libspdlog-dev libpcre2-dev
   libgtest-dev libgmock-dev libbenchmark-dev
-  python3
+  python3 coinor-cbc
 )
 
 if ! command -v dpkg-query >/dev/null; then

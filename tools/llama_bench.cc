@@ -1,16 +1,11 @@
 #include "tools/llama_bench.h"
 
-#include <fcntl.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "proto/status_macros.h"
+#include "tools/child_process.h"
 
 namespace millrace {
 namespace {
@@ -21,36 +16,6 @@ absl::StatusOr<double> NumberIn(const nlohmann::json& entry, const char* field) 
     return absl::DataLossError(absl::StrCat("llama-bench's JSON has no number '", field, "'"));
   }
   return it->get<double>();
-}
-
-// Everything the child writes to stdout.
-absl::StatusOr<std::string> RunAndRead(std::vector<std::string> arguments) {
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) return absl::InternalError("pipe failed");
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-  std::vector<char*> argv;
-  for (std::string& argument : arguments) argv.push_back(argument.data());
-  argv.push_back(nullptr);
-  pid_t pid = 0;
-  const int error = posix_spawn(&pid, argv[0], &actions, nullptr, argv.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
-  close(ends[1]);
-  if (error != 0) {
-    close(ends[0]);
-    return absl::NotFoundError(absl::StrCat("--peer-llama-bench: cannot run '", arguments[0],
-                                            "': ", std::strerror(error)));
-  }
-  std::string output;
-  char buffer[4096];
-  for (ssize_t n = 0; (n = read(ends[0], buffer, sizeof(buffer))) > 0;) output.append(buffer, n);
-  close(ends[0]);
-  int state = 0;
-  waitpid(pid, &state, 0);
-  if (WIFEXITED(state) && WEXITSTATUS(state) == 0) return output;
-  return absl::UnavailableError(
-      absl::StrCat("--peer-llama-bench: '", arguments[0], "' failed; its messages stand above"));
 }
 
 }  // namespace
@@ -101,8 +66,9 @@ std::vector<std::string> LlamaBenchCommand(const PeerRequest& request) {
 }
 
 absl::StatusOr<std::vector<PeerResult>> RunLlamaBench(const PeerRequest& request) {
-  MILLRACE_ASSIGN_OR_RETURN(const std::string json, RunAndRead(LlamaBenchCommand(request)));
-  return ParseLlamaBench(json);
+  const absl::StatusOr<std::string> json = RunAndRead(LlamaBenchCommand(request));
+  if (!json.ok()) return Annotate(json.status(), "--peer-llama-bench");
+  return ParseLlamaBench(*json);
 }
 
 }  // namespace millrace

@@ -10,6 +10,7 @@
 #include "proto/status_macros.h"
 #include "tools/cli_io.h"
 #include "tools/commands.h"
+#include "tools/gap_report.h"
 #include "tools/hardware_flag.h"
 #include "tools/plan_file.h"
 #include "tools/plan_output.h"
@@ -24,6 +25,7 @@ namespace {
 struct PlanFlags {
   PlanQuestion question;
   std::string what_if;
+  int gap_seconds = 0;  // 0: not asked for
   ShowFlags show;
 };
 
@@ -45,7 +47,13 @@ absl::StatusOr<int> Report(const PlanFlags& flags, const SolveResult& result,
                            const AskedProblem& asked) {
   PrintNotes(asked.model_note, asked.notes, flags.show.json);
   if (result.infeasible.has_value()) return ReportInfeasible(*result.infeasible, flags.show.json);
-  return Show(*result.plan, &asked, flags.show);
+  MILLRACE_ASSIGN_OR_RETURN(const int code, Show(*result.plan, &asked, flags.show));
+  if (flags.gap_seconds == 0) return code;
+  const absl::StatusOr<std::string> gap =
+      RenderGap(asked.problem, *result.plan, absl::Seconds(flags.gap_seconds));
+  if (!gap.ok()) return Annotate(gap.status(), "--gap");
+  std::fputs(gap->c_str(), flags.show.json ? stderr : stdout);
+  return code;
 }
 
 absl::StatusOr<int> RunPlanShow(const std::string& path, const ShowFlags& flags) {
@@ -94,9 +102,13 @@ absl::StatusOr<int> ReportWhatIf(const PlanFlags& flags, const MachineChange& ch
 
 absl::Status CheckFlags(const PlanFlags& flags) {
   MILLRACE_RETURN_IF_ERROR(CheckQuestion(flags.question));
+  if (flags.gap_seconds > 0 && !flags.question.runtime.planner.empty()) {
+    return absl::InvalidArgumentError("--gap and --planner exclude each other");
+  }
   if (flags.what_if.empty()) return absl::OkStatus();
   for (const auto& [given, name] :
-       {std::pair(!flags.show.output.empty(), "-o"), std::pair(flags.show.explain, "--explain")}) {
+       {std::pair(!flags.show.output.empty(), "-o"), std::pair(flags.show.explain, "--explain"),
+        std::pair(flags.gap_seconds > 0, "--gap")}) {
     if (given) {
       return absl::InvalidArgumentError(
           absl::StrCat("--what-if and ", name, " exclude each other"));
@@ -140,6 +152,9 @@ void AddPlanCommand(CLI::App& app, Command& chosen) {
   sub->add_option("--what-if", flags->what_if,
                   "the plan beside that of a changed machine: gpu0=24GiB,host=64GiB,pcie=4x8,"
                   "dram=80GB/s,disk=3GB/s,add=rtx-3090");
+  sub->add_flag("--gap{30}", flags->gap_seconds,
+                "how far the plan is from a bound that the solver cbc proves in 30 s, or in --gap=N s")
+      ->check(CLI::Range(1, 86400));
   AddShowFlags(sub, flags->show);
   sub->footer("A model in a file named diff, show or watch is given as ./diff, ./show, ./watch.");
   AddPlanShowCommand(*sub, chosen);

@@ -392,17 +392,28 @@ absl::Status AddAttention(const TimingOptions& options,
                           DeviceTimes& times) {
   MILLRACE_ASSIGN_OR_RETURN(auto bench, AttentionBench::Create(options));
   const double per_token = static_cast<double>(KvBytesPerToken(bench->layer(), DType::kF16).count());
+  constexpr int kShallow = 511, kDeep = 1791;
+  struct Half {
+    int sequences;
+    double low, high;  // seconds at the two depths
+  };
+  std::vector<Half> halves;
+  std::vector<double> slopes;
   for (int sequences : {1, 2, 4, 8, 16, 32, 64}) {
-    constexpr int kShallow = 511, kDeep = 1791;
     MILLRACE_ASSIGN_OR_RETURN(const double low, bench->Seconds(sequences, false, kShallow));
     MILLRACE_ASSIGN_OR_RETURN(const double high, bench->Seconds(sequences, false, kDeep));
-    AttentionTime t;
-    t.sequences = sequences;
-    t.seconds_per_byte = std::max(0.0, (high - low) / (per_token * sequences * (kDeep - kShallow)));
-    t.fixed_seconds =
-        std::max(0.0, low - t.seconds_per_byte * per_token * sequences * (kShallow + 1) -
-                          products(sequences, bench->weights()));
-    times.attention.push_back(t);
+    halves.push_back({sequences, low, high});
+    slopes.push_back(std::max(0.0, (high - low) / (per_token * sequences * (kDeep - kShallow))));
+  }
+  // One slope for all: of few sequences the two depths differ by little more than what a launch varies by, and
+  // long contexts were read at the others' rate.
+  std::nth_element(slopes.begin(), slopes.begin() + slopes.size() / 2, slopes.end());
+  const double slope = slopes[slopes.size() / 2];
+  for (const Half& half : halves) {
+    const double mean_bytes = per_token * half.sequences * (0.5 * (kShallow + kDeep) + 1);
+    const double fixed = 0.5 * (half.low + half.high) - slope * mean_bytes -
+                         products(half.sequences, bench->weights());
+    times.attention.push_back({half.sequences, std::max(0.0, fixed), slope});
   }
   // Beyond the products a prompt's half takes a x rows + b x cells.
   constexpr int kShort = 512, kLong = 2048;

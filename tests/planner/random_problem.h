@@ -2,6 +2,7 @@
 #ifndef MILLRACE_TESTS_PLANNER_RANDOM_PROBLEM_H_
 #define MILLRACE_TESTS_PLANNER_RANDOM_PROBLEM_H_
 
+#include <algorithm>
 #include <random>
 #include <string>
 
@@ -127,6 +128,44 @@ inline PlacementProblem RandomProblem(std::mt19937& rng) {
     p.objective.decode_tokens = static_cast<int>(rng() % 20);
     if (p.objective.prompt_tokens == 0) p.objective.decode_tokens += 1;
   }
+  return p;
+}
+
+// Up to five devices on up to three workers; some workers, and some devices of one, are equal.
+inline PlacementProblem RandomManyDevices(std::mt19937& rng) {
+  const int layers = 1 + static_cast<int>(rng() % 3);
+  PlacementProblem p = BaseProblem(TestModel(layers, rng() % 2, rng, rng() % 2, 512));
+  const auto share = [&] {
+    return Bytes(p.model.weight_bytes().count() * static_cast<int64_t>(10 + rng() % 80) / 100);
+  };
+  while (p.cluster.hosts.size() < 3) {
+    if (!p.cluster.hosts.empty() && rng() % 3 == 0) {  // another like the last
+      p.cluster.hosts.push_back(p.cluster.hosts.back());
+    } else {
+      HostSpec host = CpuHost("", share(), 5 + static_cast<double>(rng() % 40));
+      if (rng() % 2) {
+        host.devices[0] = Gpu("", 6_MiB + share(), 100 + static_cast<double>(rng() % 900), 20);
+      }
+      if (rng() % 2) host.devices.push_back(host.devices[0]);  // two that are equal
+      if (rng() % 3 == 0) host.devices.push_back(Gpu("", 6_MiB + share(), 300, 10));
+      p.cluster.hosts.push_back(host);
+    }
+  }
+  int devices = 0;
+  for (size_t h = 0; h < p.cluster.hosts.size(); ++h) {
+    HostSpec& host = p.cluster.hosts[h];
+    host.worker = WorkerId("w" + std::to_string(h));
+    Bytes cpus;
+    while (host.devices.size() > 1 && devices + static_cast<int>(host.devices.size()) > 5) {
+      host.devices.pop_back();
+    }
+    for (size_t d = 0; d < host.devices.size(); ++d, ++devices) {
+      host.devices[d].id = DeviceId("d" + std::to_string(d));
+      if (host.devices[d].kind == DeviceKind::kCpu) cpus += host.devices[d].budget;
+    }
+    host.budget = std::max(host.budget, cpus);
+  }
+  p.cluster.local.latency = absl::Microseconds(static_cast<int64_t>(rng() % 50));
   return p;
 }
 

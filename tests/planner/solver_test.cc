@@ -3,53 +3,17 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <functional>
-#include <numeric>
 
 #include "absl/time/clock.h"
 #include "planner/infeasibility.h"
 #include "planner/plan_report.h"
 #include "planner/plan_validator.h"
 #include "planner/stage_options.h"
+#include "tests/planner/brute_force.h"
 #include "tests/planner/random_problem.h"
 
 namespace millrace {
 namespace {
-
-// Best time over every order of devices and every cut, or -1: exhaustive, no shortcuts.
-double BruteForce(const StageTable& table) {
-  double best = -1;
-  std::vector<bool> used(static_cast<size_t>(table.devices()), false);
-  std::function<void(int, int, double)> go = [&](int at, int last, double so_far) {
-    if (at == table.size()) {
-      if (best < 0 || so_far < best) best = so_far;
-      return;
-    }
-    for (int d = 0; d < table.devices(); ++d) {
-      if (used[d]) continue;
-      used[d] = true;
-      const double hop = last >= 0 ? table.HopSeconds(last, d) : 0;
-      for (int j = at + 1; j <= table.size(); ++j) {
-        const StageOption& o = table.Option(d, at, j);
-        if (o.fits) go(j, d, so_far + hop + o.seconds);
-      }
-      used[d] = false;
-    }
-  };
-  go(0, -1, 0);
-  return best;
-}
-
-// Of stages that the search found; -1 for none.
-double SearchSeconds(const StageTable& table, const std::vector<StageChoice>& stages) {
-  double sum = stages.empty() ? -1 : 0;
-  for (size_t i = 0; i < stages.size(); ++i) {
-    const StageChoice& s = stages[i];
-    sum += table.Option(s.device, s.first, s.end).seconds;
-    if (i > 0) sum += table.HopSeconds(stages[i - 1].device, s.device);
-  }
-  return sum;
-}
 
 TEST(SolverTest, EqualsBruteForceAndValidatesOnRandomProblems) {
   std::mt19937 rng(11);
@@ -62,7 +26,7 @@ TEST(SolverTest, EqualsBruteForceAndValidatesOnRandomProblems) {
     const MemoryBudget memory(problem);
     const CostModel cost(problem, memory);
     const StageTable table(problem, memory, cost, pins);
-    const double best = BruteForce(table);
+    const double best = BruteForce(table).Run();
     EXPECT_NEAR(SearchSeconds(table, *FindStages(problem, table, pins)), best,
                 std::abs(best) * 1e-6);
     ASSERT_EQ(result->plan.has_value(), best >= 0) << "round " << round;
@@ -284,6 +248,16 @@ TEST(PlanReportTest, ShowsStagesBudgetsAndBaselines) {
     widest = std::max(widest, line);
   }
   EXPECT_LE(widest, 100u) << text;
+}
+
+TEST(PlanReportTest, SaysHowFarASearchThatWasCutShortMayBeFromTheBest) {
+  const PlacementPlan plan = *Solve(TwoWorkers(1_GiB))->plan;
+  EXPECT_EQ(plan.predicted.search_gap, 0);
+  EXPECT_EQ(RenderPredicted(plan.predicted).find("cut short"), std::string::npos);
+  Prediction cut = plan.predicted;
+  cut.search_gap = 0.0321;
+  EXPECT_NE(RenderPredicted(cut).find("cut short: a better placement saves 3.2%"),
+            std::string::npos);
 }
 
 TEST(PinsTest, GlobsAndForms) {

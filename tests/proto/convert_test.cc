@@ -63,6 +63,7 @@ PlacementPlan SmallPlan() {
   plan.ledger = {{WorkerId("w0"), "cpu", Purpose::kStreamRing, Bytes(5)}};
   plan.totals = {{WorkerId("w0"), "cpu", Bytes(100), Bytes(50)}};
   plan.predicted.decode_batch = 2;
+  plan.predicted.search_gap = 0.03125;
   plan.predicted.ttft = absl::Milliseconds(12.5);
   plan.predicted.stage_time_per_token = {absl::Milliseconds(1), absl::Milliseconds(2)};
   plan.binding_constraint = "memory of w1";
@@ -121,6 +122,7 @@ TEST(ConvertTest, PlanSurvivesTheRoundTripThroughJson) {
   EXPECT_EQ(back->blocks[2].stored_types, SmallPlan().blocks[2].stored_types);
   EXPECT_EQ(back->stages[1].stream_ring, Bytes(512));
   EXPECT_EQ(back->predicted.decode_batch, 2);
+  EXPECT_EQ(back->predicted.search_gap, 0.03125);
   EXPECT_EQ(back->ledger[0].purpose, Purpose::kStreamRing);
   EXPECT_EQ(back->predicted.ttft, absl::Milliseconds(12.5));
 }

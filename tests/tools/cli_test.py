@@ -6,6 +6,7 @@ Usage: cli_test.py MILLRACE_BINARY (from the repository root).
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -180,6 +181,16 @@ class JsonTest(unittest.TestCase):
         profiles = millrace("plan", "--hardware", "list").stdout
         for name in ("rtx-5090", "h200", "ddr5-server-12ch", "pcie3x8", "measured on the reference"):
             self.assertIn(name, profiles)
+
+    def test_gap_is_proven_or_names_the_solver(self):
+        question = ("plan", "--shape", "llama-3.2-1b", "--quant", "Q4_K_M", "--ctx", 256,
+                    "--hardware", "rtx-3090, ddr5-desktop 64GiB")
+        result = millrace(*question, "--gap=10")
+        if shutil.which("cbc"):
+            self.assertIn("this plan is within 0.0% of the proven bound", result.stdout)
+        else:
+            self.assertEqual(result.returncode, 1)
+            self.assertIn("coinor-cbc", result.stderr)
 
     def test_what_if_plans_both_machines(self):
         question = ("plan", "--shape", "llama-3.1-70b", "--quant", "Q4_K_M", "--ctx", 4096,
