@@ -56,6 +56,7 @@ TEST(MilpOracleTest, TheSearchFindsWhatTheLinearProgramProves) {
   for (int round = 0; round < 320; ++round) {
     PlacementProblem problem = round % 2 ? RandomProblem(rng) : RandomManyDevices(rng);
     if (problem.model.layers.size() > (round % 2 ? 3 : 2)) continue;  // more takes seconds each
+    problem.objective = {};  // what the linear program states
     if (round % 3 == 0) problem.routes = static_cast<RoutePolicy>(1 + round % 2);
     const Searched searched = SearchIn(problem);
     if (searched.caches) continue;
@@ -101,6 +102,7 @@ TEST(MilpOracleTest, TheBoundIsNeverAboveTheSearch) {
   for (int round = 0; round < 200 && checked < 15; ++round) {
     PlacementProblem problem = RandomProblem(rng);
     if (problem.model.layers.size() > 3) continue;
+    problem.objective = {};
     problem.context = 2048;  // caches that may have to go to host memory
     problem.cluster.hosts[0].disk_bandwidth = Bandwidth::GBPerSecond(1);
     const Searched searched = SearchIn(problem);

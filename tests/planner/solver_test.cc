@@ -253,9 +253,9 @@ TEST(PlanReportTest, ShowsStagesBudgetsAndBaselines) {
 TEST(PlanReportTest, SaysHowFarASearchThatWasCutShortMayBeFromTheBest) {
   const PlacementPlan plan = *Solve(TwoWorkers(1_GiB))->plan;
   EXPECT_EQ(plan.predicted.search_gap, 0);
-  EXPECT_EQ(RenderPredicted(plan.predicted).find("cut short"), std::string::npos);
-  Prediction cut = plan.predicted;
-  cut.search_gap = 0.0321;
+  EXPECT_EQ(RenderPredicted(plan).find("cut short"), std::string::npos);
+  PlacementPlan cut = plan;
+  cut.predicted.search_gap = 0.0321;
   EXPECT_NE(RenderPredicted(cut).find("cut short: a better placement saves 3.2%"),
             std::string::npos);
 }
