@@ -42,22 +42,28 @@ bool AnyStreams(const PlacementProblem& problem, const MemoryBudget& memory,
 }
 
 // Homes as the search found them, with routes, and the depth of the ring with which the simulator
-// finds a round of the objective fastest: what the search takes for granted about rings is coarse.
+// finds a round of the objective fastest: what the search takes for granted about rings is coarse. Of nearly
+// the same the deepest: prompts and other batches gain by it.
 StageOffload OffloadOf(const PlacementProblem& problem, const MemoryBudget& memory,
                        const CostModel& cost, const StageTable& table, const StageChoice& choice) {
   const StageView view = {
       problem,      memory,    cost, table.Host(choice.device), table.Device(choice.device),
       choice.first, choice.end};
-  StageOffload best;
+  constexpr double kNearly = 1.01;
+  std::vector<std::pair<double, StageOffload>> tried;
   double least = -1;
   for (const StageOffload& homes : table.Offloads(choice)) {
     if (homes.host_home.empty()) return homes;
     StageOffload offload = ChooseRoutes(view, homes);
     if (!AnyStreams(problem, memory, choice, offload)) offload.ring = Bytes(0);
     const double seconds = ObjectiveSeconds(view, offload);
-    if (least >= 0 && seconds >= least * (1 - 1e-9)) continue;
-    least = seconds;
-    best = std::move(offload);
+    if (least < 0 || seconds < least) least = seconds;
+    tried.emplace_back(seconds, std::move(offload));
+  }
+  StageOffload best;
+  for (auto& [seconds, offload] : tried) {
+    const bool first = best.host_home.empty();
+    if (seconds <= least * kNearly && (first || offload.ring > best.ring)) best = std::move(offload);
   }
   return best;
 }

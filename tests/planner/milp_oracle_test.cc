@@ -47,6 +47,16 @@ bool AnyStall(const CbcAnswer& answer) {
   });
 }
 
+// One host with one GPU that holds so many percent of the weights, and memory for all beside it.
+void LeaveOneGpuWithRoomFor(int percent, PlacementProblem& problem) {
+  problem.cluster.hosts.resize(1);
+  problem.pins.clear();
+  HostSpec& host = problem.cluster.hosts[0];
+  const Bytes weights = problem.model.weight_bytes();
+  host.budget = host.memory_total = 64_MiB + weights * 4;
+  host.devices = {Gpu("gpu0", 12_MiB + Bytes(weights.count() * percent / 100), 400, 20)};
+}
+
 bool CbcIsHere() { return !absl::IsNotFound(RunCbc("", absl::Seconds(1)).status()); }
 
 TEST(MilpOracleTest, TheSearchFindsWhatTheLinearProgramProves) {
@@ -57,6 +67,7 @@ TEST(MilpOracleTest, TheSearchFindsWhatTheLinearProgramProves) {
     PlacementProblem problem = round % 2 ? RandomProblem(rng) : RandomManyDevices(rng);
     if (problem.model.layers.size() > (round % 2 ? 3 : 2)) continue;  // more takes seconds each
     problem.objective = {};  // what the linear program states
+    if (round % 4 < 2) LeaveOneGpuWithRoomFor(10 + static_cast<int>(rng() % 60), problem);
     if (round % 3 == 0) problem.routes = static_cast<RoutePolicy>(1 + round % 2);
     const Searched searched = SearchIn(problem);
     if (searched.caches) continue;

@@ -102,7 +102,7 @@ inline std::vector<CpuRate> RandomCpuRates(std::mt19937& rng, Bandwidth dram) {
 inline PlacementProblem RandomProblem(std::mt19937& rng) {
   // Wide enough that the 2 MiB that a GPU's memory comes in are small against it.
   PlacementProblem p =
-      BaseProblem(TestModel(1 + static_cast<int>(rng() % 6), rng() % 2, rng, true, 512));
+      BaseProblem(TestModel(1 + static_cast<int>(rng() % 6), rng() % 2, rng, true, 1024));
   const Bytes total = p.model.weight_bytes();
   const int hosts = 1 + static_cast<int>(rng() % 3);
   for (int h = 0; h < hosts; ++h) {
@@ -111,7 +111,7 @@ inline PlacementProblem RandomProblem(std::mt19937& rng) {
     HostSpec host = CpuHost("w" + std::to_string(h), budget, 5 + static_cast<double>(rng() % 40));
     host.devices[0].overhead = Bytes(rng() % 20000);
     if (rng() % 3 == 0) {
-      host.devices[0] = Gpu("gpu0", 4_MiB + Bytes(budget.count() / 2), 500, 20);
+      host.devices[0] = Gpu("gpu0", 6_MiB + Bytes(budget.count() / 2), 500, 20);
       host.devices[0].overhead = Bytes(rng() % 20000);
     }
     p.cluster.hosts.push_back(host);
@@ -134,7 +134,7 @@ inline PlacementProblem RandomProblem(std::mt19937& rng) {
 // Up to five devices on up to three workers; some workers, and some devices of one, are equal.
 inline PlacementProblem RandomManyDevices(std::mt19937& rng) {
   const int layers = 1 + static_cast<int>(rng() % 3);
-  PlacementProblem p = BaseProblem(TestModel(layers, rng() % 2, rng, rng() % 2, 512));
+  PlacementProblem p = BaseProblem(TestModel(layers, rng() % 2, rng, rng() % 2, 1024));
   const auto share = [&] {
     return Bytes(p.model.weight_bytes().count() * static_cast<int64_t>(10 + rng() % 80) / 100);
   };
@@ -144,10 +144,10 @@ inline PlacementProblem RandomManyDevices(std::mt19937& rng) {
     } else {
       HostSpec host = CpuHost("", share(), 5 + static_cast<double>(rng() % 40));
       if (rng() % 2) {
-        host.devices[0] = Gpu("", 6_MiB + share(), 100 + static_cast<double>(rng() % 900), 20);
+        host.devices[0] = Gpu("", 8_MiB + share(), 100 + static_cast<double>(rng() % 900), 20);
       }
       if (rng() % 2) host.devices.push_back(host.devices[0]);  // two that are equal
-      if (rng() % 3 == 0) host.devices.push_back(Gpu("", 6_MiB + share(), 300, 10));
+      if (rng() % 3 == 0) host.devices.push_back(Gpu("", 8_MiB + share(), 300, 10));
       p.cluster.hosts.push_back(host);
     }
   }
