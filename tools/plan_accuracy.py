@@ -3,6 +3,7 @@
 
     tools/plan_accuracy.py --millrace build/release/bin/millrace --models DIR --runs FILE -o OUT.json
     tools/plan_accuracy.py --table OUT.json
+    tools/plan_accuracy.py --plot OUT.json -o OUT.svg
 
 FILE has a run per line: a model file in DIR, then flags of `millrace plan` (budget, context, cache type).
 Every run is planned, the plan is saved, and `millrace bench --plan` measures a prompt and decoding with
@@ -11,6 +12,7 @@ every 50 ms, less what it counted before; on a CPU it is the process's largest r
 """
 import argparse
 import json
+import math
 import pathlib
 import resource
 import shlex
@@ -133,6 +135,37 @@ def table(runs):
               f"(from {min(values):+.1f}% to {max(values):+.1f}%)")
 
 
+def plot(runs):
+    """An SVG: measured to the right, predicted upwards, both on one logarithmic scale, with lines 20% off."""
+    size, margin, low, high = 560, 60, 1.0, 1000.0
+    place = lambda ms: margin + (size - 2 * margin) * math.log(ms / low) / math.log(high / low)
+    x, y = place, lambda ms: size - place(ms)
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}" font-family="sans-serif" '
+           'font-size="12">', f'<rect width="{size}" height="{size}" fill="white"/>']
+    for ms in (1, 10, 100, 1000):
+        out.append(f'<path d="M{x(ms):.1f} {y(low):.1f}V{y(high):.1f}M{x(low):.1f} {y(ms):.1f}H{x(high):.1f}" '
+                   'stroke="#ddd"/>')
+        out.append(f'<text x="{x(ms):.1f}" y="{size - margin + 18}" text-anchor="middle">{ms}</text>')
+        out.append(f'<text x="{margin - 8}" y="{y(ms) + 4:.1f}" text-anchor="end">{ms}</text>')
+    for factor, dash in ((1, ""), (1.2, "4 4"), (1 / 1.2, "4 4")):
+        begin, end = max(low, low / factor), min(high, high / factor)
+        out.append(f'<path d="M{x(begin):.1f} {y(begin * factor):.1f}L{x(end):.1f} {y(end * factor):.1f}" '
+                   f'stroke="#999" stroke-dasharray="{dash}"/>')
+    kinds = (("ttft_ms", "#1f77b4", "first token"), ("token_ms", "#d62728", "one token"),
+             ("batch_pass_ms", "#2ca02c", "a pass of several sequences"))
+    for row, (key, colour, name) in enumerate(kinds):
+        for run in runs:
+            if key in run:
+                out.append(f'<circle cx="{x(run[key][1]):.1f}" cy="{y(run[key][0]):.1f}" r="3.5" '
+                           f'fill="{colour}" fill-opacity="0.7"/>')
+        out.append(f'<circle cx="{margin + 12}" cy="{margin + 12 + 18 * row}" r="3.5" fill="{colour}"/>'
+                   f'<text x="{margin + 22}" y="{margin + 16 + 18 * row}">{name}</text>')
+    out.append(f'<text x="{size / 2}" y="{size - 12}" text-anchor="middle">measured, ms</text>')
+    out.append(f'<text x="16" y="{size / 2}" text-anchor="middle" transform="rotate(-90 16 {size / 2})">'
+               'predicted, ms</text></svg>')
+    return "\n".join(out) + "\n"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--millrace", default="build/release/bin/millrace")
@@ -141,7 +174,13 @@ def main():
     parser.add_argument("--tokens", type=int, default=24)
     parser.add_argument("-o", "--output")
     parser.add_argument("--table")
+    parser.add_argument("--plot")
     args = parser.parse_args()
+    if args.plot:
+        if not args.output:
+            parser.error("--plot needs -o")
+        pathlib.Path(args.output).write_text(plot(json.loads(pathlib.Path(args.plot).read_text())))
+        return 0
     if args.table:
         table(json.loads(pathlib.Path(args.table).read_text()))
         return 0
