@@ -27,6 +27,7 @@ void AddStatusCommand(CLI::App& app, Command& chosen);
 
 // Below `plan`.
 void AddPlanDiffCommand(CLI::App& plan, Command& chosen);
+void AddPlanVerifyCommand(CLI::App& plan, Command& chosen);
 void AddPlanWatchCommand(CLI::App& plan, Command& chosen);
 
 }  // namespace millrace

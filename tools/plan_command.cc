@@ -156,9 +156,10 @@ void AddPlanCommand(CLI::App& app, Command& chosen) {
                 "how far the plan is from a bound that the solver cbc proves in 30 s, or in --gap=N s")
       ->check(CLI::Range(1, 86400));
   AddShowFlags(sub, flags->show);
-  sub->footer("A model in a file named diff, show or watch is given as ./diff, ./show, ./watch.");
+  sub->footer("A model in a file named diff, show, verify or watch is given as ./diff, ./show, ./verify, ./watch.");
   AddPlanShowCommand(*sub, chosen);
   AddPlanDiffCommand(*sub, chosen);
+  AddPlanVerifyCommand(*sub, chosen);
   AddPlanWatchCommand(*sub, chosen);
   sub->callback([sub, flags, &chosen] {
     if (sub->get_subcommands().empty()) {

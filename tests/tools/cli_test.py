@@ -40,6 +40,9 @@ class UsageTest(unittest.TestCase):
         self.expect(2, ["--pin", "blk.0.ffn"], "plan", "--pin", "blk.0.ffn")
         self.expect(2, ["--workers", "w0"], "plan", "--workers", "w0")
         self.expect(2, ["--tokens", "x"], "logits", "--tokens", "1,x")
+        self.expect(2, ["--objective", "'quick'", "mix:PROMPT+TOKENS"], "plan", "--objective", "quick")
+        self.expect(2, ["8 sequences", "slots is 1"], "plan", "--objective", "decode:8")
+        self.expect(2, ["prompt of 999", "--ctx"], "plan", "--ctx", 64, "--objective", "prefill:999")
         self.expect(2, ["-p"], "run")
         self.expect(2, [], "fly")
 
@@ -106,6 +109,32 @@ class JsonTest(unittest.TestCase):
             refused = millrace("run", "--plan", path, "--ctx", 128, "-p", "Once")
             self.assertEqual(refused.returncode, 1)
             self.assertIn("context", refused.stderr)
+
+    def test_plan_for_an_objective(self):
+        text = millrace("plan", "--slots", 2, "--objective", "mix:64+32@2").stdout
+        self.assertIn("then 32 tokens, 2 sequences decoding together", text)
+        plan = self.json("plan", "--slots", 2, "--objective", "mix:64+32@2", "--json")
+        self.assertEqual(plan["objective"], {"batch": 2, "decode_tokens": 32, "prompt_tokens": 64})
+        self.assertGreater(plan["predicted"]["objective_ms"], 32 * plan["predicted"]["time_per_token_ms"])
+
+    def test_plan_verify_runs_the_plan(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/plan.json"
+            plan = self.json("plan", "--devices", "cpu", "--ctx", 64, "--slots", 2, "-o", path, "--json")
+            checks = self.json("plan", "verify", path, "--tokens", 8, "--json")["checks"]
+            self.assertEqual(len(checks), 4)
+            for check in checks:
+                self.assertGreater(check["predicted"], 0, check)
+                self.assertGreater(check["measured"], 0, check)
+            self.assertAlmostEqual(checks[1]["predicted"], plan["predicted"]["time_per_token_ms"])
+            ledger = {e["purpose"]: int(e["bytes"]) for e in plan["ledger"]}
+            beside = sum(v for k, v in ledger.items() if k != "PURPOSE_OVERHEAD") / 2**20
+            self.assertAlmostEqual(checks[3]["predicted"], beside)
+            self.assertLess(checks[3]["measured"], 1.1 * beside)
+            self.assertIn("predicted", millrace("plan", "verify", path, "--tokens", 4).stdout)
+            missing = millrace("plan", "verify", path, f"{folder}/no.gguf")
+            self.assertEqual(missing.returncode, 1)
+            self.assertIn("no.gguf", missing.stderr)
 
     def test_plan_over_imagined_workers_splits(self):
         # Each worker has room for its process and half of what the rest takes, and a little.

@@ -92,7 +92,8 @@ class PrecisionTest(unittest.TestCase):
         self.assertEqual(millrace(*short, "--precision", "keep").returncode, 3)
         plan = self.json(*short, "--precision", "auto")
         self.assertGreater(len(self.types(plan)), 0)
-        self.assertLess(self.weights(plan), 0.70 * self.weights(kept))
+        # What the process itself takes is measured each time and differs by some pages.
+        self.assertLess(self.weights(plan), 0.75 * self.weights(kept))
         self.assertEqual(self.types(self.json(*flags, "--precision", "auto")), {})
 
     @unittest.skipUnless((MODELS / "quill-7m-q4_k_m.gguf").exists(), f"{MODELS} is not here")
