@@ -88,7 +88,7 @@ TEST_F(ClusterTest, WorkersStayWithinTheirBudgets) {
 }
 
 TEST_F(ClusterTest, ThreeWorkersGiveTheGoldenTokensAndLogits) {
-  ASSERT_NO_FATAL_FAILURE(Start(3, "26500KiB"));
+  ASSERT_NO_FATAL_FAILURE(Start(3, "27000KiB"));
   v1::LoadRequest request = DemoRequest();
   request.mutable_options()->set_max_pass_tokens(64);
   EXPECT_EQ(WorkersOf(LoadDemo(request)).size(), 3u) << "the budgets must force a split";
