@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "proto/field_check.h"
+#include "proto/tensor_shapes.h"
 
 namespace millrace {
 namespace {
@@ -27,32 +28,7 @@ std::vector<int64_t> ShapeOf(const ModelSpec& model, const TensorSpec& t) {
   if (t.role == TensorRole::kRopeFactors) return t.shape;  // never resident
   if (t.role == TensorRole::kOutputNorm) return {d};
   if (OfNoLayer(t.role)) return {model.vocab, d};
-  const LayerSpec& l = model.layers[t.layer];
-  const int64_t q = int64_t{l.heads} * l.head_dim, kv = int64_t{l.kv_heads} * l.head_dim;
-  switch (t.role) {
-    case TensorRole::kAttnQ:
-      return {q, d};
-    case TensorRole::kAttnK:
-    case TensorRole::kAttnV:
-      return {kv, d};
-    case TensorRole::kAttnQBias:
-      return {q};
-    case TensorRole::kAttnKBias:
-    case TensorRole::kAttnVBias:
-      return {kv};
-    case TensorRole::kAttnQNorm:
-    case TensorRole::kAttnKNorm:
-      return {l.head_dim};
-    case TensorRole::kAttnOutput:
-      return {d, q};
-    case TensorRole::kFfnGate:
-    case TensorRole::kFfnUp:
-      return {l.d_ff, d};
-    case TensorRole::kFfnDown:
-      return {d, l.d_ff};
-    default:
-      return {d};
-  }
+  return LayerTensorShape(model.layers[t.layer], d, t.role);
 }
 
 void CheckTensor(FieldCheck& check, const std::string& at, const ModelSpec& model,

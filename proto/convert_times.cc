@@ -7,7 +7,8 @@ namespace {
 
 constexpr int kMostPoints = 4096;
 
-ProductTime ProductFromProto(FieldCheck& check, const std::string& at, const v1::ProductTime& wire) {
+ProductTime ProductFromProto(FieldCheck& check, const std::string& at,
+                             const v1::ProductTime& wire) {
   ProductTime p;
   const absl::StatusOr<DType> type = FromProto(wire.type());
   if (type.ok()) {
@@ -67,10 +68,9 @@ DeviceTimes DeviceTimesFromProto(FieldCheck& check, const std::string& field,
   for (const v1::AttentionTime& a : wire.attention()) {
     const std::string at = absl::StrCat(field, ".attention[", times.attention.size(), "]");
     const int above = times.attention.empty() ? 0 : times.attention.back().sequences;
-    times.attention.push_back(
-        {check.Int32(at + ".sequences", a.sequences(), above + 1, 1 << 24),
-         check.NonNegative(at + ".fixed_seconds", a.fixed_seconds()),
-         check.NonNegative(at + ".seconds_per_byte", a.seconds_per_byte())});
+    times.attention.push_back({check.Int32(at + ".sequences", a.sequences(), above + 1, 1 << 24),
+                               check.NonNegative(at + ".fixed_seconds", a.fixed_seconds()),
+                               check.NonNegative(at + ".seconds_per_byte", a.seconds_per_byte())});
   }
   for (const v1::SustainedRatio& s : wire.sustained()) {
     const std::string at = absl::StrCat(field, ".sustained[", times.sustained.size(), "]");

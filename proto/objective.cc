@@ -30,7 +30,8 @@ std::optional<Objective> ParseMix(absl::string_view text) {
   }
   const size_t plus = text.find('+');
   if (plus == absl::string_view::npos) return std::nullopt;
-  const std::optional<int> prompt = Count(text.substr(0, plus)), made = Count(text.substr(plus + 1));
+  const std::optional<int> prompt = Count(text.substr(0, plus)),
+                           made = Count(text.substr(plus + 1));
   if (!prompt.has_value() || !made.has_value()) return std::nullopt;
   o.prompt_tokens = *prompt;
   o.decode_tokens = *made;

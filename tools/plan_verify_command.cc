@@ -50,8 +50,8 @@ std::map<int, Bytes> FreeOnGpus(const PlacementPlan& plan, const MemorySource& m
   return free;
 }
 
-// What the ledger says of each GPU beside context and libraries, which are there before a plan is loaded;
-// and of the process's host memory.
+// What the ledger says of each GPU beside context and libraries, which are there before a plan is
+// loaded; and of the process's host memory.
 void AddMemory(const PlacementPlan& plan, const std::map<int, Bytes>& before,
                const std::map<int, Bytes>& after, Bytes host_before, std::vector<Check>& checks) {
   std::map<int, Bytes> on_gpu;
@@ -64,7 +64,8 @@ void AddMemory(const PlacementPlan& plan, const std::map<int, Bytes>& before,
     (gpu ? on_gpu[*index] : on_host) += e.bytes;
   }
   for (const auto& [index, bytes] : on_gpu) {
-    Check check{absl::StrCat("gpu", index, ", beside its context"), "MiB", MiB(bytes), std::nullopt};
+    Check check{absl::StrCat("gpu", index, ", beside its context"), "MiB", MiB(bytes),
+                std::nullopt};
     if (before.contains(index) && after.contains(index)) {
       check.measured = MiB(before.at(index) - after.at(index));
     }
@@ -99,8 +100,9 @@ absl::Status AddTimes(const Runtime& runtime, const ModelSpec& model, int tokens
                               TimeDecode(runtime, model, made, depth, spare, batch, use));
     const double predicted = batch == 1 ? absl::ToDoubleMilliseconds(p.time_per_token)
                                         : 1e3 * batch / p.batch_tokens_per_second;
-    checks.push_back({batch == 1 ? "one token" : absl::StrCat("a token of ", batch, " sequences each"),
-                      "ms", predicted, 1e3 * batch / rate});
+    checks.push_back(
+        {batch == 1 ? "one token" : absl::StrCat("a token of ", batch, " sequences each"), "ms",
+         predicted, 1e3 * batch / rate});
     resources[absl::StrCat("decode of ", batch)] = use.Json();
   }
   return absl::OkStatus();

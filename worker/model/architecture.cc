@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "proto/status_macros.h"
+#include "proto/tensor_shapes.h"
 
 namespace millrace {
 namespace {
@@ -37,33 +38,7 @@ std::vector<int64_t> ExpectedShape(const ModelSpec& spec, TensorRole role, int l
         return {spec.vocab, d};
     }
   }
-  const LayerSpec& l = spec.layers[layer];
-  const int64_t q = int64_t{l.heads} * l.head_dim;
-  const int64_t kv = int64_t{l.kv_heads} * l.head_dim;
-  switch (role) {
-    case TensorRole::kAttnQ:
-      return {q, d};
-    case TensorRole::kAttnK:
-    case TensorRole::kAttnV:
-      return {kv, d};
-    case TensorRole::kAttnQBias:
-      return {q};
-    case TensorRole::kAttnKBias:
-    case TensorRole::kAttnVBias:
-      return {kv};
-    case TensorRole::kAttnQNorm:
-    case TensorRole::kAttnKNorm:
-      return {l.head_dim};
-    case TensorRole::kAttnOutput:
-      return {d, q};
-    case TensorRole::kFfnGate:
-    case TensorRole::kFfnUp:
-      return {l.d_ff, d};
-    case TensorRole::kFfnDown:
-      return {d, l.d_ff};
-    default:
-      return {d};  // kAttnNorm, kFfnNorm, kAttnOutputBias
-  }
+  return LayerTensorShape(spec.layers[layer], d, role);
 }
 
 std::string ShapeText(const std::vector<int64_t>& shape) {
