@@ -5,8 +5,8 @@
 #include <iterator>
 #include <map>
 
-#include "planner/device_time_table.h"
 #include "planner/host_rates.h"
+#include "proto/status_macros.h"
 
 namespace millrace {
 namespace {
@@ -34,6 +34,12 @@ CostModel::CostModel(const PlacementProblem& problem, const MemoryBudget& memory
       sum += static_cast<double>(tensor.rows() * tensor.cols());
     }
     parameters_.push_back(b.kind == BlockKind::kEmbedding ? 0 : sum);
+    all_parameters_ += parameters_.back();
+  }
+  for (const HostSpec& host : problem.cluster.hosts) {
+    for (const DeviceSpec& device : host.devices) {
+      if (device.times.measured()) tables_.emplace(&device, device.times);
+    }
   }
 }
 
@@ -72,8 +78,14 @@ double CostModel::DeviceSeconds(const HostSpec& host, const DeviceSpec& device, 
   return seconds + (gpu && b.kind != BlockKind::kHead ? kGpuHalfLayerSeconds : 0);
 }
 
+const DeviceTimeTable& CostModel::TableOf(const DeviceSpec& device) const {
+  const auto found = tables_.find(&device);
+  MILLRACE_CHECK(found != tables_.end());  // devices are the problem's
+  return found->second;
+}
+
 double CostModel::TimedSeconds(const DeviceSpec& device, int block, PassShape pass) const {
-  const DeviceTimeTable table(device.times);
+  const DeviceTimeTable& table = TableOf(device);
   const Block& b = memory_.blocks()[block];
   const int rows = Rows(block, pass);
   std::map<DType, double> bytes;
@@ -93,7 +105,8 @@ double CostModel::TimedSeconds(const DeviceSpec& device, int block, PassShape pa
   if (b.kind != BlockKind::kAttention) return seconds;
   const LayerSpec& layer = problem_.model.layers[static_cast<size_t>(b.layer)];
   if (!pass.prefill) {
-    const double cache = static_cast<double>(memory_.Kv(block).count()) / std::max(1, problem_.slots);
+    const double cache =
+        static_cast<double>(memory_.Kv(block).count()) / std::max(1, problem_.slots);
     return seconds + table.AttentionSeconds(pass.tokens, cache / 2 * pass.tokens);
   }
   const double cells = pass.tokens * (pass.depth + 0.5 * (pass.tokens + 1));
@@ -109,10 +122,9 @@ double CostModel::PassSeconds(const DeviceSpec& device, PassShape pass) const {
 }
 
 double CostModel::PowerRatio(const DeviceSpec& device, PassShape pass) const {
-  const double ratio = DeviceTimeTable(device.times).SustainedRatioOf(pass.tokens);
+  const double ratio = TableOf(device).SustainedRatioOf(pass.tokens);
   if (!pass.prefill) return ratio;
-  double flops = 0;
-  for (double parameters : parameters_) flops += 2 * parameters * std::max(pass.prompt, pass.tokens);
+  const double flops = 2 * all_parameters_ * std::max(pass.prompt, pass.tokens);
   const double seconds = flops / std::max(1e9, device.prefill_flops);
   return 1 + (ratio - 1) * (1 - std::exp(-seconds / kPowerSeconds));
 }

@@ -7,6 +7,7 @@
 #include "planner/host_rates.h"
 #include "planner/memory_budget.h"
 #include "planner/placement_problem.h"
+#include "proto/device_time_table.h"
 
 namespace millrace {
 
@@ -41,9 +42,9 @@ struct PassShape {
   int prompt = 0;  // all tokens of it; 0: these
 };
 
-// A device under load reaches the speed that it can sustain after about so long: a resident 70B model on
-// the reference machine read 512 tokens (0.1 s) 16% slower than the probe's short products, 4096 31%,
-// an 8B model 512 (16 ms) 6%.
+// A device under load reaches the speed that it can sustain after about so long. A fit through three
+// figures of the reference machine: against the probe's short products a resident 70B model read 512
+// tokens (0.1 s) 16% slower, 4096 31%, an 8B model 512 (16 ms) 6%.
 inline constexpr double kPowerSeconds = 0.13;
 // Whole passes over the sum of their pieces, by rows decoding together, and of prompts: the pieces are
 // timed by themselves, again and again. The middle of what 8B and 70B models measured on the reference
@@ -96,7 +97,11 @@ class CostModel {
 
   const PlacementProblem& problem_;
   const MemoryBudget& memory_;
+  const DeviceTimeTable& TableOf(const DeviceSpec& device) const;
+
   std::vector<double> parameters_;  // by block
+  double all_parameters_ = 0;
+  std::map<const DeviceSpec*, DeviceTimeTable> tables_;  // of the problem's devices that were timed
 };
 
 }  // namespace millrace

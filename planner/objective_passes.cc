@@ -12,14 +12,17 @@ std::vector<std::pair<PassShape, int>> PromptPasses(int tokens, int size) {
   return passes;
 }
 
+WeightedPass DecodePasses(const PlacementProblem& problem) {
+  const Objective& o = problem.objective;
+  const int rows = std::clamp(o.batch, 1, std::max(1, problem.max_pass_tokens));
+  return {{rows, false}, static_cast<double>(o.decode_tokens) * o.batch / rows};
+}
+
 std::vector<WeightedPass> PassesOf(const PlacementProblem& problem) {
   const Objective& o = problem.objective;
   const int size = std::max(1, problem.max_pass_tokens);
   std::vector<WeightedPass> passes;
-  if (o.decode_tokens > 0) {
-    const int rows = std::clamp(o.batch, 1, size);
-    passes.push_back({{rows, false}, static_cast<double>(o.decode_tokens) * o.batch / rows});
-  }
+  if (o.decode_tokens > 0) passes.push_back(DecodePasses(problem));
   for (const auto& [shape, count] : PromptPasses(o.prompt_tokens, size)) {
     passes.push_back({shape, static_cast<double>(count) * o.batch});
   }

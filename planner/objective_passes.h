@@ -18,6 +18,9 @@ struct WeightedPass {
 // A prompt of `tokens` in passes of up to `size`: at most two shapes, with how many passes of each.
 std::vector<std::pair<PassShape, int>> PromptPasses(int tokens, int size);
 
+// The passes in which the objective's sequences decode together, in one round.
+WeightedPass DecodePasses(const PlacementProblem& problem);
+
 // One round of problem.objective in passes of up to max_pass_tokens. Never empty.
 std::vector<WeightedPass> PassesOf(const PlacementProblem& problem);
 

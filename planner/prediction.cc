@@ -128,8 +128,8 @@ double Predictor::ObjectiveSeconds() const {
   double seconds = 0;
   if (o.prompt_tokens > 0) seconds += o.batch * PrefillSeconds(o.prompt_tokens);
   if (o.decode_tokens > 0) {
-    const int rows = std::clamp(o.batch, 1, problem_.max_pass_tokens);
-    seconds += static_cast<double>(o.decode_tokens) * o.batch / rows * DecodeSeconds(rows);
+    const WeightedPass pass = DecodePasses(problem_);
+    seconds += pass.weight * DecodeSeconds(pass.shape.tokens);
   }
   return seconds;
 }

@@ -1,7 +1,5 @@
 #include "planner/stage_steps.h"
 
-#include <algorithm>
-
 #include "planner/objective_passes.h"
 #include "proto/stream_layout.h"
 
@@ -114,9 +112,8 @@ double ObjectiveSeconds(const StageView& stage, const StageOffload& offload) {
     seconds += o.batch * StagePrefillSeconds(stage, offload, o.prompt_tokens);
   }
   if (o.decode_tokens > 0) {
-    const int rows = std::clamp(o.batch, 1, std::max(1, stage.problem.max_pass_tokens));
-    const double passes = static_cast<double>(o.decode_tokens) * o.batch / rows;
-    seconds += passes * SteadyStagePass(stage, offload, {rows, false}).seconds;
+    const WeightedPass pass = DecodePasses(stage.problem);
+    seconds += pass.weight * SteadyStagePass(stage, offload, pass.shape).seconds;
   }
   return seconds;
 }

@@ -1,10 +1,8 @@
 // millrace bench: tokens per second of prefill and decode, against the machine's ceilings.
 #include <algorithm>
-#include <atomic>
 #include <cstdio>
 #include <memory>
 #include <optional>
-#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -40,7 +38,8 @@ struct BenchRow {
   BenchStats rate;     // tokens per second
   double ceiling = 0;  // tokens per second
   double peer = 0;     // tokens per second, 0 = not measured
-  nlohmann::ordered_json use;  // of the repeats: what the stages' resources did, where weights are in RAM
+  nlohmann::ordered_json
+      use;  // of the repeats: what the stages' resources did, where weights are in RAM
   std::string use_text;
 };
 
@@ -78,9 +77,10 @@ absl::StatusOr<std::vector<BenchRow>> Measure(const Runtime& runtime, const Mode
     row.tokens = flags.generate;
     row.batch = batch;
     MILLRACE_ASSIGN_OR_RETURN(row.rate, Repeat(flags.repeat, use, [&](int) {
-                                return TimeDecode(runtime, model, flags.generate, flags.depth,
-                                                  SpareTokens(runtime.plan, flags.depth, flags.generate, batch),
-                                                  batch, use);
+                                return TimeDecode(
+                                    runtime, model, flags.generate, flags.depth,
+                                    SpareTokens(runtime.plan, flags.depth, flags.generate, batch),
+                                    batch, use);
                               }));
     row.use = use.Json();
     row.use_text = use.Text();
@@ -114,9 +114,9 @@ void MeasureDram(HostSpec& host) {
 void AddCeilings(const ModelSpec& model, const PlacementPlan& plan, const HostSpec& host,
                  const BenchFlags& flags, std::vector<BenchRow>& rows) {
   for (BenchRow& row : rows) {
-    row.ceiling = row.prefill ? PrefillCeiling(model, plan, host)
-                              : DecodeCeiling(model, plan, host, row.batch,
-                                              flags.depth + flags.generate / 2);
+    row.ceiling =
+        row.prefill ? PrefillCeiling(model, plan, host)
+                    : DecodeCeiling(model, plan, host, row.batch, flags.depth + flags.generate / 2);
   }
 }
 
@@ -127,15 +127,15 @@ bool AnyGpu(const PlacementPlan& plan) {
 
 absl::Status AddPeer(const BenchFlags& flags, const std::vector<int>& prompts, int threads,
                      bool gpu, std::vector<BenchRow>& rows) {
-  const PeerRequest request{flags.peer,   flags.runtime.model, prompts, flags.generate, threads,
-                            flags.repeat, flags.depth,         gpu};
+  const PeerRequest request{flags.peer, flags.runtime.model, prompts,     flags.generate,
+                            threads,    flags.repeat,        flags.depth, gpu};
   MILLRACE_ASSIGN_OR_RETURN(const std::vector<PeerResult> results, RunLlamaBench(request));
   for (BenchRow& row : rows) {
     for (const PeerResult& result : results) {
-      const bool same = row.prefill ? result.prompt == row.tokens && result.generated == 0 &&
-                                          result.depth == 0
-                                    : result.generated == row.tokens && result.prompt == 0 &&
-                                          result.depth == flags.depth;
+      const bool same =
+          row.prefill
+              ? result.prompt == row.tokens && result.generated == 0 && result.depth == 0
+              : result.generated == row.tokens && result.prompt == 0 && result.depth == flags.depth;
       if (same && row.batch == 1) row.peer = result.tokens_per_second;
     }
   }

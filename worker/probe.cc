@@ -26,9 +26,8 @@ using GpuReports = std::map<int, GpuReport>;  // by hardware index
 
 absl::Status NoSuchGpu(const DeviceOption& option, const GpuList& list) {
   if (list.names.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("--devices: '", option.id.value(),
-                                                   "': there is no GPU here (", list.reason,
-                                                   "); use cpu"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--devices: '", option.id.value(), "': there is no GPU here (", list.reason, "); use cpu"));
   }
   std::vector<std::string> known;
   for (size_t i = 0; i < list.names.size(); ++i) {
@@ -50,16 +49,22 @@ Bytes GpuBudget(const std::vector<DeviceOption>& devices, int index) {
   return sum;
 }
 
-// What was measured before on such a GPU, or now. A cache that cannot be written is only a probe's
-// error.
-absl::Status AddTimes(const ProbeOptions& options, int index, GpuReport& report) {
+// What was measured before on such a GPU, or now within `budget`; where that is too little, what
+// was before. A cache that cannot be written is only a probe's error.
+absl::Status AddTimes(const ProbeOptions& options, int index, Bytes budget, GpuReport& report) {
   if (!options.measure_times || options.gpus.measure_times == nullptr) {
     report.times = ReadDeviceTimes(options.cache_folder, report.key);
     return absl::OkStatus();
   }
-  const Bytes free = report.free - report.overhead;
-  MILLRACE_ASSIGN_OR_RETURN(report.times,
-                            options.gpus.measure_times(index, Bytes(free.count() / 10 * 9)));
+  const Bytes room = std::min(report.free, budget) - report.overhead;
+  absl::StatusOr<DeviceTimes> times =
+      options.gpus.measure_times(index, Bytes(std::max<int64_t>(0, room.count()) / 10 * 9));
+  if (absl::IsResourceExhausted(times.status())) {
+    report.times = ReadDeviceTimes(options.cache_folder, report.key);
+    return absl::OkStatus();
+  }
+  if (!times.ok()) return Annotate(times.status(), absl::StrCat("timing gpu", index));
+  report.times = *std::move(times);
   return WriteDeviceTimes(options.cache_folder, report.key, report.times);
 }
 
@@ -79,14 +84,15 @@ absl::StatusOr<GpuReports> ProbeGpus(const ProbeOptions& options,
     if (source.measure_prefill_flops) {
       MILLRACE_ASSIGN_OR_RETURN(report->prefill_flops, source.measure_prefill_flops(device.index));
     }
-    MILLRACE_RETURN_IF_ERROR(AddTimes(options, device.index, *report));
+    MILLRACE_RETURN_IF_ERROR(
+        AddTimes(options, device.index, GpuBudget(devices, device.index), *report));
     reports.emplace(device.index, *std::move(report));
   }
   return reports;
 }
 
-// Copies to all the GPUs at once, each from pages of its own (pages cannot be locked twice); where one
-// cannot, none.
+// Copies to all the GPUs at once, each from pages of its own (pages cannot be locked twice); where
+// one cannot, none.
 UploadBeside UploadToAll(const GpuSource& source, const GpuReports& gpus) {
   if (gpus.empty() || source.upload == nullptr) return nullptr;
   return [&source, &gpus](absl::Span<const std::byte> from) -> std::shared_ptr<void> {
@@ -122,9 +128,8 @@ absl::StatusOr<DeviceSpec> GpuDevice(const DeviceOption& option,
   if (option.budget.has_value()) {
     MILLRACE_RETURN_IF_ERROR(CheckBudget(flag, *option.budget, report.total, hardware));
   }
-  MILLRACE_RETURN_IF_ERROR(
-      CheckBudget(absl::StrCat(flag, ": the budgets on the same GPU together"), given,
-                  report.total, hardware));
+  MILLRACE_RETURN_IF_ERROR(CheckBudget(absl::StrCat(flag, ": the budgets on the same GPU together"),
+                                       given, report.total, hardware));
   DeviceSpec device;
   device.id = option.id;
   device.kind = DeviceKind::kGpu;

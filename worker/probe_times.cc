@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "proto/device_time_table.h"
 #include "proto/status_macros.h"
 #include "worker/decoder_block.h"
 #include "worker/kv_cache.h"
@@ -22,6 +23,8 @@ constexpr int kMostTokens = 2048;
 constexpr ProbeShape kShapes[] = {{2048, 4096}, {4096, 14336}, {8192, 28672}};
 // Weights of one measurement are read from memory, not from a cache that held them from before.
 constexpr Bytes kBeyondCaches = 300_MiB;
+// The attention halves' caches and weights, activations of 2048 rows.
+constexpr Bytes kLeastRoom = 3_GiB;
 
 // Passes long enough that the difference of two is well above what a pass takes by itself.
 int TimesFor(Bytes weights, int tokens) {
@@ -93,7 +96,8 @@ class AttentionBench {
       MILLRACE_ASSIGN_OR_RETURN(half.output, made->bench_->Place({&t[4 * l + 3]}, bytes));
       made->halves_.push_back(half);
     }
-    // Two layers' caches are beyond any second-level cache where that matters.
+    // Two layers' caches in turn: those of few short sequences stay in the second-level cache,
+    // where a whole model's would not.
     MILLRACE_ASSIGN_OR_RETURN(
         made->cache_, KvCache::Create(made->bench_->backend(), made->bench_->spec(), {0, 1}, {},
                                       {kSlots, kContext, DType::kF16}));
@@ -200,26 +204,15 @@ absl::Status AddPass(const TimingOptions& options,
   return absl::OkStatus();
 }
 
-// Of Q4_K weights, between the two measured sizes around `bytes`.
-double ProductSeconds(const DeviceTimes& times, int rows, double bytes) {
-  const ProductTime *below = nullptr, *above = nullptr;
-  for (const ProductTime& p : times.products) {
-    if (p.type != DType::kQ4_K || p.tokens != rows) continue;
-    const double size = static_cast<double>(p.weights.count());
-    if (size <= bytes || below == nullptr) below = &p;
-    if (size > bytes && above == nullptr) above = &p;
-  }
-  if (below == nullptr) return 0;
-  const double x = static_cast<double>(below->weights.count());
-  if (above == nullptr || above == below) return below->seconds * bytes / x;
-  const double share = (bytes - x) / (static_cast<double>(above->weights.count()) - x);
-  return below->seconds + share * (above->seconds - below->seconds);
-}
-
 }  // namespace
 
 absl::StatusOr<DeviceTimes> MeasureDeviceTimes(const TimingOptions& options) {
   DeviceTimes times;
+  if (options.room < kLeastRoom) {
+    return absl::ResourceExhaustedError(absl::StrCat("timing ", options.device.value(), " takes ",
+                                                     FormatBytes(kLeastRoom), ", ",
+                                                     FormatBytes(options.room), " may be used"));
+  }
   for (DType type : kTypes) {
     for (const ProbeShape& shape : kShapes) {
       // Twice the weights: room for activations, and for dequantised weights where there are any.
@@ -228,11 +221,10 @@ absl::StatusOr<DeviceTimes> MeasureDeviceTimes(const TimingOptions& options) {
       MILLRACE_RETURN_IF_ERROR(AddProducts(options, shape, type, times));
     }
   }
-  if (times.products.empty()) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "timing ", options.device.value(), " needs more than ", FormatBytes(options.room)));
-  }
-  const auto products = [&](int rows, double bytes) { return ProductSeconds(times, rows, bytes); };
+  const DeviceTimeTable table(times);
+  const auto products = [&](int rows, double bytes) {
+    return table.ProductSeconds(DType::kQ4_K, rows, bytes);
+  };
   MILLRACE_RETURN_IF_ERROR(AddAttention(options, products, times));
   MILLRACE_RETURN_IF_ERROR(AddPass(options, products, times));
   return times;

@@ -15,7 +15,7 @@ namespace millrace {
 struct TimingOptions {
   DeviceId device = DeviceId("gpu0");
   Bytes room;  // that may be taken on the device, context not counted
-  // Shapes too large for the room are left out; no shape at all is ResourceExhausted.
+  // Shapes too large for the room are left out; less than 3 GiB is ResourceExhausted.
   std::function<absl::StatusOr<std::unique_ptr<Backend>>(const ModelSpec&, const BackendOptions&)>
       make;
 };

@@ -15,6 +15,7 @@
 #include "proto/server_process.h"
 #include "proto/status_macros.h"
 #include "worker/probe.h"
+#include "worker/probe_cache.h"
 #include "worker/process_memory.h"
 #include "worker/registration.h"
 #include "worker/worker_service.h"
@@ -70,6 +71,7 @@ absl::StatusOr<ProbeOptions> ProbeOptionsOf(const WorkerFlags& flags) {
     options.host_memory = *budget;
   }
   MILLRACE_ASSIGN_OR_RETURN(options.devices, ParseDevices(flags.devices));
+  options.cache_folder = DefaultCacheFolder();
   return options;
 }
 

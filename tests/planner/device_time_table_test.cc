@@ -1,4 +1,4 @@
-#include "planner/device_time_table.h"
+#include "proto/device_time_table.h"
 
 #include <gtest/gtest.h>
 

@@ -123,5 +123,24 @@ TEST_F(ProbeCacheTest, AProbeUsesWhatAnotherMeasured) {
   EXPECT_EQ(FromProto(ToProto(*after))->devices[0].times, Times());
 }
 
+TEST_F(ProbeCacheTest, TimingKeepsToTheBudgetAndTooLittleRoomIsNoError) {
+  int timed = 0;
+  ProbeOptions options = Options(folder_, timed);
+  ASSERT_TRUE(WriteDeviceTimes(folder_, "card cuda1", Times()).ok());
+  options.devices = *ParseDevices("gpu0:2GiB");
+  options.measure_times = true;
+  options.gpus.measure_times = [](int, Bytes room) -> absl::StatusOr<DeviceTimes> {
+    EXPECT_LE(room, 2_GiB);
+    return absl::ResourceExhaustedError("too little");
+  };
+  const auto host = ProbeHost(options);
+  ASSERT_TRUE(host.ok()) << host.status();
+  EXPECT_EQ(host->devices[0].times, Times()) << "what was measured before stays";
+  options.gpus.measure_times = [](int, Bytes) -> absl::StatusOr<DeviceTimes> {
+    return absl::InternalError("a kernel failed");
+  };
+  EXPECT_THAT(std::string(ProbeHost(options).status().message()), HasSubstr("timing gpu0"));
+}
+
 }  // namespace
 }  // namespace millrace
